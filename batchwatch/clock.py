@@ -1,0 +1,39 @@
+"""Time, as the one thing that everything else is given: the only module that reads the wall."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+
+
+class Clock:
+    """The system's clocks and its way of waiting.
+
+    ``now`` is for what people and other machines read, ``monotonic`` for
+    measuring and for deadlines: the wall may jump, the monotonic clock never
+    does. Tests pass a subclass that is moved by hand.
+    """
+
+    def now(self) -> datetime:
+        """The wall clock, aware, in UTC."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Seconds since some moment in the past; never goes back."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after ``seconds``."""
+        await asyncio.sleep(seconds)
+
+    async def wait(self, signal: asyncio.Event, seconds: float | None = None) -> bool:
+        """Wait for ``signal``, at most ``seconds``; whether it came."""
+        if signal.is_set():
+            return True
+        try:
+            async with asyncio.timeout(seconds):
+                await signal.wait()
+        except TimeoutError:
+            return signal.is_set()
+        return True

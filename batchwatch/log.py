@@ -1,0 +1,70 @@
+"""Logs: JSON for machines, colours for a terminal, and never a secret."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+from urllib.parse import urlsplit
+
+import structlog
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger, Processor
+
+Style = Literal["json", "console", "auto"]
+
+
+def get_logger() -> FilteringBoundLogger:
+    """A logger; events are ``noun.verb_past``, one for each unit of work."""
+    logger: FilteringBoundLogger = structlog.get_logger()
+    return logger
+
+
+def configure(*, style: Style = "auto", level: str = "info", stream: TextIO | None = None) -> None:
+    """Set up logging for the process, the standard library's included.
+
+    ``auto`` is ``console`` on a terminal and ``json`` elsewhere.
+    """
+    stream = stream or sys.stderr
+    console = style == "console" or (style == "auto" and stream.isatty())
+    renderer: list[Processor] = (
+        [structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=22)]
+        if console
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+    ]
+    structlog.configure(
+        processors=[*shared, *renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_foreign(renderer))
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    # Libraries are heard when something is wrong; their chatter holds URLs, and is noise.
+    root.setLevel(max(threshold, logging.WARNING))
+
+
+def _foreign(renderer: list[Processor]) -> list[Any]:
+    return [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer]
+
+
+def shown_url(url: str) -> str:
+    """``url`` as it may be shown: scheme and host, for the rest may be the secret itself."""
+    parts = urlsplit(url)
+    host = parts.hostname or "?"
+    if ":" in host:
+        host = f"[{host}]"
+    if parts.port:
+        host = f"{host}:{parts.port}"
+    return f"{parts.scheme}://{host}" + ("/…" if parts.path.strip("/") or parts.query else "")

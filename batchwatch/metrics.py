@@ -1,0 +1,71 @@
+"""What Prometheus may know: names with units, labels from closed sets, never a batch's id."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_LATENCY = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30, 60, 300, 1800, 7200, 86400)
+_DURATION = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+class Metrics:
+    """The counters and gauges of one daemon, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"batchwatch_{name}", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"batchwatch_{name}", text, labels, registry=self.registry)
+
+        def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(
+                f"batchwatch_{name}", text, labels, registry=self.registry, buckets=buckets
+            )
+
+        self.requests = counter(
+            "upstream_requests_total",
+            "Requests to LlamaCloud, retries included, by outcome: a status class or an error.",
+            "watch",
+            "outcome",
+        )
+        self.poll_duration = histogram(
+            "poll_duration_seconds", "How long a pass took.", "watch", buckets=_DURATION
+        )
+        self.polls = counter("polls_total", "Passes, by outcome.", "watch", "outcome")
+        self.last_poll = gauge(
+            "last_good_poll_timestamp_seconds", "When the last complete pass ended.", "watch"
+        )
+        self.batches = gauge(
+            "active_batches", "Batches that are followed, by status.", "watch", "status"
+        )
+        self.transitions = counter(
+            "transitions_total", "Recorded changes of status.", "watch", "to_status"
+        )
+        self.oddities = counter(
+            "oddities_total",
+            "Answers from LlamaCloud that were not obeyed, or were strange.",
+            "watch",
+            "kind",
+        )
+        self.outbox = gauge(
+            "outbox_deliveries", "Deliveries that are owed or dead.", "endpoint", "state"
+        )
+        self.outbox_age = gauge(
+            "outbox_oldest_age_seconds", "Age of the oldest delivery still owed.", "endpoint"
+        )
+        self.attempts = counter(
+            "delivery_attempts_total",
+            "Tries of deliveries, by outcome: delivered, or why not.",
+            "endpoint",
+            "outcome",
+        )
+        self.dead = counter("deliveries_dead_total", "Deliveries given up.", "endpoint")
+        self.delivery_latency = histogram(
+            "delivery_latency_seconds",
+            "From the observation of a fact to its receipt.",
+            "endpoint",
+            buckets=_LATENCY,
+        )

@@ -1,0 +1,75 @@
+"""A clock that is moved by hand, so that no test waits for time."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from datetime import UTC, datetime, timedelta
+
+from batchwatch.clock import Clock
+
+EPOCH = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
+
+
+class ManualClock(Clock):
+    """Stands still until :meth:`advance`; sleepers are woken in the order of their deadlines."""
+
+    def __init__(self, start: datetime = EPOCH) -> None:
+        self._start = start
+        self._elapsed = 0.0
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._order = itertools.count()
+        self._fell_asleep = asyncio.Event()
+
+    def now(self) -> datetime:
+        return self._start + timedelta(seconds=self._elapsed)
+
+    def monotonic(self) -> float:
+        return self._elapsed
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        future = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self._elapsed + seconds, next(self._order), future))
+        self._fell_asleep.set()
+        await future
+
+    async def wait(self, signal: asyncio.Event, seconds: float | None = None) -> bool:
+        if signal.is_set():
+            return True
+        signalled = asyncio.ensure_future(signal.wait())
+        waiting: list[asyncio.Future[object]] = [signalled]  # type: ignore[list-item]  # invariance
+        if seconds is not None:
+            waiting.append(asyncio.ensure_future(self.sleep(seconds)))
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waiting:
+                one.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+        return signal.is_set()
+
+    def advance(self, seconds: float) -> None:
+        """Move time on, and wake everyone whose deadline has come."""
+        self._elapsed += seconds
+        while self._sleepers and self._sleepers[0][0] <= self._elapsed:
+            _, _, future = heapq.heappop(self._sleepers)
+            if not future.done():
+                future.set_result(None)
+
+    async def next_sleeper(self) -> float:
+        """Wait until somebody sleeps; how many seconds are left to the earliest deadline."""
+        while True:
+            while self._sleepers and self._sleepers[0][2].done():
+                heapq.heappop(self._sleepers)
+            if self._sleepers:
+                return self._sleepers[0][0] - self._elapsed
+            self._fell_asleep.clear()
+            await self._fell_asleep.wait()
+
+    def jump(self, seconds: float) -> None:
+        """Move the wall alone, as an administrator or NTP does."""
+        self._start += timedelta(seconds=seconds)
