@@ -1,0 +1,69 @@
+"""When to look again, and where the next look begins."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+OVERLAP: Final = timedelta(minutes=10)  # forgives clock skew and rows that become visible late
+IDLE_FACTOR: Final = 4
+IDLE_CEILING: Final = 60.0  # seconds; an idle watch still finds a new batch within a minute
+BACKOFF_CEILING: Final = 120.0  # seconds between tries of an upstream that fails
+RESULTS_PATIENCE: Final = timedelta(seconds=30)  # how long an event waits for the results
+RESULTS_ASKS: Final = 100  # tries until missing results are given up: some twelve hours
+MISSES_TO_VANISH: Final = 3
+FAILURES_TO_ALARM: Final = 3
+
+
+def window_start(cursor: datetime | None, *, started_at: datetime, lookback: timedelta) -> datetime:
+    """The ``created_at`` from which to list.
+
+    Before anything was seen, that is a lookback before the first poll ever;
+    after a pause of any length, a little before the newest batch known, so
+    that what was created meanwhile is found however long the pause was.
+    """
+    if cursor is None:
+        return started_at - lookback
+    return cursor - OVERLAP
+
+
+def next_cursor(
+    cursor: datetime | None, newest: datetime | None, *, now: datetime
+) -> datetime | None:
+    """The cursor after a pass that listed every page.
+
+    Never beyond ``now``: a single row dated into the future would otherwise
+    hide all batches until then. Never back.
+    """
+    if newest is None:
+        return cursor
+    newest = min(newest, now)
+    return newest if cursor is None else max(cursor, newest)
+
+
+def next_poll(interval: float, *, active: int) -> float:
+    """Seconds to the next pass: short while batches are active, longer when idle."""
+    if active:
+        return interval
+    return max(interval, min(interval * IDLE_FACTOR, IDLE_CEILING))
+
+
+def backoff(
+    failures: int, *, interval: float, jitter: float, at_least: float | None = None
+) -> float:
+    """Seconds to the next try after ``failures`` (from 1) failed passes in a row.
+
+    ``jitter`` in 0..1 spreads the tries of many watches. ``at_least`` is what
+    upstream asked for with ``Retry-After``.
+    """
+    ceiling = max(interval, BACKOFF_CEILING)
+    pause = min(ceiling, min(interval, 1.0) * 2.0 ** min(failures - 1, 16))
+    return max(at_least or 0.0, pause * (0.75 + 0.5 * jitter))
+
+
+def results_backoff(asks: int) -> timedelta:
+    """How long to wait before asking for missing results again, after ``asks`` tries."""
+    return timedelta(seconds=min(600.0, 2.0 ** min(asks, 10)))

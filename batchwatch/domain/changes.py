@@ -1,0 +1,171 @@
+"""From what a pass saw to what must be written: batches, transitions, files, events."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from batchwatch.domain.batch import COMPLETED, Batch, BatchId, FileOutcome, Results, Transition
+from batchwatch.domain.cadence import (
+    MISSES_TO_VANISH,
+    RESULTS_ASKS,
+    RESULTS_PATIENCE,
+    results_backoff,
+)
+from batchwatch.domain.event import (
+    BATCH_DISCOVERED,
+    BATCH_VANISHED,
+    Event,
+    batch_event,
+    type_of,
+)
+from batchwatch.domain.reconcile import Oddity, reconcile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from batchwatch.domain.batch import Observation, WatchName
+
+
+@dataclass(slots=True)
+class Changes:
+    """What one transaction writes, together or not at all."""
+
+    batches: dict[BatchId, Batch] = field(default_factory=dict)
+    transitions: list[Transition] = field(default_factory=list)
+    outcomes: dict[BatchId, Sequence[FileOutcome]] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    oddities: Counter[Oddity] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorder:
+    """The rules by which one watch's sightings become changes.
+
+    ``backlog_before`` is set during the first pass ever: batches that are
+    found terminal, and were created before it, ended before anybody watched.
+    They are recorded as the baseline and nobody hears of them.
+    """
+
+    watch: WatchName
+    base_url: str
+    backlog_before: datetime | None = None
+
+    def record(
+        self, known: Mapping[BatchId, Batch], seen: Iterable[Observation], *, now: datetime
+    ) -> Changes:
+        """Take observations into account, in the order they were made.
+
+        A page may show a batch twice, and a batch may be on two pages: each
+        sighting is compared with what the one before made of it.
+        """
+        changes = Changes()
+        for observation in seen:
+            before = changes.batches.get(observation.id) or known.get(observation.id)
+            verdict = reconcile(before, observation, watch=self.watch)
+            if verdict.oddity:
+                changes.oddities[verdict.oddity] += 1
+            batch = verdict.batch
+            if verdict.transition is not None:
+                changes.transitions.append(verdict.transition)
+                batch = self._announce(batch, changes, now)
+            if observation.asked_results and batch.results in (Results.AWAITED, Results.PENDING):
+                batch = self._take_results(batch, observation.results, changes, now)
+            if batch != before:
+                changes.batches[batch.id] = batch
+        return changes
+
+    def miss(self, known: Mapping[BatchId, Batch], *, now: datetime) -> Changes:
+        """Note a 404 for each of ``known``; after several in a row it has vanished.
+
+        One 404 proves little: a key that was just changed, a replica that
+        lags. So several passes in a row must say it.
+        """
+        changes = Changes()
+        for batch in known.values():
+            if not batch.is_active:
+                continue
+            missed = replace(batch, misses=batch.misses + 1)
+            if missed.misses >= MISSES_TO_VANISH:
+                missed = replace(missed, vanished_at=now)
+                missed = self._tell(missed, BATCH_VANISHED, changes, occurred_at=now)
+            changes.batches[missed.id] = missed
+        return changes
+
+    def ask_again(self, known: Mapping[BatchId, Batch], *, now: datetime) -> Changes:
+        """Note for each of ``known`` that its results could not be had this time."""
+        changes = Changes()
+        for batch in known.values():
+            if batch.results in (Results.AWAITED, Results.PENDING):
+                changes.batches[batch.id] = self._wait_on(batch, changes, now)
+        return changes
+
+    def _announce(self, batch: Batch, changes: Changes, now: datetime) -> Batch:
+        """Tell of a new status, or hold that back until the results are there."""
+        if batch.revision == 1:
+            if batch.status.is_terminal and self._is_backlog(batch):
+                return batch
+            # Beside the chain of previous_event_id: few ask for it, and a receiver that was not
+            # sent it must not find it missing.
+            self._tell(batch, BATCH_DISCOVERED, changes, occurred_at=batch.changed_at)
+        if batch.status.is_terminal:
+            return replace(batch, results=Results.AWAITED, results_due_at=now)
+        return self._tell(batch, type_of(batch.status), changes, occurred_at=batch.changed_at)
+
+    def _is_backlog(self, batch: Batch) -> bool:
+        if self.backlog_before is None:
+            return False
+        return batch.created_at is None or batch.created_at < self.backlog_before
+
+    def _take_results(
+        self,
+        batch: Batch,
+        results: tuple[FileOutcome, ...] | None,
+        changes: Changes,
+        now: datetime,
+    ) -> Batch:
+        if results is None and batch.status == COMPLETED:
+            return self._wait_on(batch, changes, now)
+        held_back = batch.results is Results.AWAITED
+        # For a batch that failed or was cancelled null is an answer: no results are to come.
+        state = Results.NONE if results is None else Results.COMPLETE
+        batch = replace(batch, results=state, results_due_at=None)
+        if results is not None:
+            changes.outcomes[batch.id] = results
+        return self._tell_end(batch, changes, results) if held_back else batch
+
+    def _wait_on(self, batch: Batch, changes: Changes, now: datetime) -> Batch:
+        """Ask again later; past the patience, send the event out without the results."""
+        asks = batch.results_asks + 1
+        due_at = now + results_backoff(asks)
+        if batch.results is Results.AWAITED:
+            patience_ends = batch.changed_at + RESULTS_PATIENCE
+            if now >= patience_ends:
+                batch = self._tell_end(replace(batch, results=Results.PENDING), changes, None)
+            else:
+                due_at = min(due_at, patience_ends)
+        if asks >= RESULTS_ASKS:
+            return replace(batch, results=Results.NONE, results_asks=asks, results_due_at=None)
+        return replace(batch, results_asks=asks, results_due_at=due_at)
+
+    def _tell_end(
+        self, batch: Batch, changes: Changes, outcomes: Sequence[FileOutcome] | None
+    ) -> Batch:
+        type_ = type_of(batch.status)
+        return self._tell(batch, type_, changes, occurred_at=batch.changed_at, outcomes=outcomes)
+
+    def _tell(
+        self,
+        batch: Batch,
+        type_: str,
+        changes: Changes,
+        *,
+        occurred_at: datetime,
+        outcomes: Sequence[FileOutcome] | None = None,
+    ) -> Batch:
+        link = f"{self.base_url}/api/v2/batches/{batch.id}?expand=results"
+        event = batch_event(batch, type_, occurred_at=occurred_at, link=link, outcomes=outcomes)
+        changes.events.append(event)
+        return replace(batch, last_event_id=event.id)

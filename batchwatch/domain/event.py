@@ -1,0 +1,234 @@
+"""The facts that go outside: their types, their ids and their payloads."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC
+from typing import TYPE_CHECKING, Any, Final
+
+from batchwatch.domain.batch import (
+    CANCELLED,
+    COMPLETED,
+    FAILED,
+    PENDING,
+    RUNNING,
+    THROTTLED,
+    EventId,
+    FileOutcome,
+    Results,
+    Status,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from batchwatch.domain.batch import Batch, BatchId, WatchName
+
+STATUS_TYPES: Final[Mapping[Status, str]] = {
+    PENDING: "batch.pending",
+    THROTTLED: "batch.throttled",
+    RUNNING: "batch.running",
+    COMPLETED: "batch.completed",
+    FAILED: "batch.failed",
+    CANCELLED: "batch.cancelled",
+}
+BATCH_DISCOVERED: Final = "batch.discovered"
+BATCH_UNKNOWN: Final = "batch.unknown"  # a status that this version has no name for
+BATCH_SETTLED: Final = "batch.settled"
+BATCH_STUCK: Final = "batch.stuck"
+BATCH_UNSTUCK: Final = "batch.unstuck"
+BATCH_VANISHED: Final = "batch.vanished"
+WATCH_FAILING: Final = "watch.failing"
+WATCH_RECOVERED: Final = "watch.recovered"
+ENDPOINT_DISABLED: Final = "endpoint.disabled"
+ENDPOINT_RECOVERED: Final = "endpoint.recovered"
+ENDPOINT_TEST: Final = "endpoint.test"
+DAEMON_HEARTBEAT: Final = "daemon.heartbeat"
+
+EVENT_TYPES: Final = (
+    BATCH_DISCOVERED,
+    *STATUS_TYPES.values(),
+    BATCH_UNKNOWN,
+    BATCH_SETTLED,
+    BATCH_STUCK,
+    BATCH_UNSTUCK,
+    BATCH_VANISHED,
+    WATCH_FAILING,
+    WATCH_RECOVERED,
+    ENDPOINT_DISABLED,
+    ENDPOINT_RECOVERED,
+    DAEMON_HEARTBEAT,
+    ENDPOINT_TEST,
+)
+
+ITEMS_LIMIT: Final = 200  # result items carried in an event; the rest is behind its link
+FAILURES_LIMIT: Final = 50
+REASON_LIMIT: Final = 500  # characters of one failure's message
+
+# Made once, at random. It must never change: ids derived from it name facts for ever.
+_NAMESPACE: Final = uuid.UUID("6f0b6c1e-6d0e-4c59-9a59-3f6f5d0f2c11")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An immutable fact for the outside.
+
+    ``subject`` is what keeps order: events of one subject reach an endpoint
+    one after another. It is the batch's, or the watch's own.
+    """
+
+    id: EventId
+    type: str
+    watch: WatchName
+    occurred_at: datetime
+    data: Mapping[str, Any]
+    batch_id: BatchId | None = None
+    transition: int | None = None
+
+    @property
+    def subject(self) -> str:
+        """The line that this event stands in, wherever it is delivered."""
+        return self.watch if self.batch_id is None else f"{self.watch}/{self.batch_id}"
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """The Standard Webhooks envelope: what a receiver gets, as JSON."""
+        return {"type": self.type, "timestamp": rfc3339(self.occurred_at), "data": self.data}
+
+
+def event_id(watch: WatchName, batch_id: BatchId | None, fact: int | str, type_: str) -> EventId:
+    """The id of a fact: the same fact always has the same one (UUIDv5).
+
+    ``fact`` is the transition's number, or what else tells two events of one
+    type and subject apart. A receiver deduplicates by this id, so a repeat
+    after a crash must not look like news.
+    """
+    name = "\x1f".join((watch, batch_id or "", str(fact), type_))
+    return EventId(f"evt_{uuid.uuid5(_NAMESPACE, name).hex}")
+
+
+def type_of(status: Status) -> str:
+    """The event type that announces a change to ``status``."""
+    return STATUS_TYPES.get(status, BATCH_UNKNOWN)
+
+
+def batch_event(
+    batch: Batch,
+    type_: str,
+    *,
+    occurred_at: datetime,
+    link: str,
+    outcomes: Sequence[FileOutcome] | None = None,
+) -> Event:
+    """The event of ``type_`` about ``batch`` as it stands.
+
+    ``link`` is where the whole results are to be had. ``outcomes`` are the
+    batch's files, where they are known.
+    """
+    fact: int | str = batch.revision
+    if type_ == BATCH_VANISHED:
+        # It may come back and vanish again within one status: another fact.
+        fact = f"{batch.revision}@{rfc3339(occurred_at)}"
+    return Event(
+        id=event_id(batch.watch, batch.id, fact, type_),
+        type=type_,
+        watch=batch.watch,
+        batch_id=batch.id,
+        transition=batch.revision,
+        occurred_at=occurred_at,
+        data={
+            "batch": {
+                "id": batch.id,
+                "project_id": batch.project_id,
+                "source_directory_id": batch.source_directory_id,
+                "config": {
+                    "job": {"type": batch.job_type, "configuration_id": batch.configuration_id}
+                },
+                "status": str(batch.status),
+                "created_at": rfc3339(batch.created_at),
+                "updated_at": rfc3339(batch.updated_at),
+            },
+            "transition": batch.revision,
+            "previous_status": batch.previous_status and str(batch.previous_status),
+            "previous_event_id": batch.last_event_id,
+            "watch": batch.watch,
+            "observed_at": rfc3339(batch.changed_at),
+            "lasted": {status: round(seconds, 3) for status, seconds in batch.lasted.items()},
+            "results": results_summary(batch.results, outcomes, link=link),
+        },
+    )
+
+
+def results_summary(
+    state: Results | None, outcomes: Sequence[FileOutcome] | None, *, link: str
+) -> dict[str, Any] | None:
+    """What an event says of the files: counts, failures, items, and where the rest is.
+
+    None while the batch is not terminal. Bounded, whatever upstream sends:
+    receivers and relays refuse bodies that are too large (upstream's own
+    webhooks fell to that, llama_cloud_services #560).
+    """
+    if state is None:
+        return None
+    summary: dict[str, Any] = {"state": state.value, "link": link}
+    if outcomes is None:
+        return summary | {"counts": None, "failures": [], "items": [], "truncated": False}
+    failed = [one for one in outcomes if one.error_message is not None]
+    without_job = sum(1 for one in outcomes if one.job_id is None and one.error_message is None)
+    return summary | {
+        "counts": {
+            "files": len(outcomes),
+            "with_job": sum(1 for one in outcomes if one.job_id is not None),
+            "failed": len(failed),
+            "without_job": without_job,
+        },
+        "failures": [
+            {
+                "source_directory_file_id": one.source_directory_file_id,
+                "error_message": (one.error_message or "")[:REASON_LIMIT],
+            }
+            for one in failed[:FAILURES_LIMIT]
+        ],
+        "items": [_item(one) for one in outcomes[:ITEMS_LIMIT]],
+        "truncated": len(outcomes) > ITEMS_LIMIT or len(failed) > FAILURES_LIMIT,
+    }
+
+
+def _item(outcome: FileOutcome) -> dict[str, Any]:
+    """As upstream shows it, so that a receiver of both needs one reader."""
+    reference = None
+    if outcome.job_id is not None:
+        reference = {"type": outcome.job_type, "id": outcome.job_id}
+    message = outcome.error_message
+    return {
+        "source_directory_file_id": outcome.source_directory_file_id,
+        "job_reference": reference,
+        "error_message": None if message is None else message[:REASON_LIMIT],
+    }
+
+
+def watch_event(
+    watch: WatchName, type_: str, *, occurred_at: datetime, since: datetime, reason: str
+) -> Event:
+    """``watch.failing`` or ``watch.recovered``: what went wrong, and since when."""
+    return Event(
+        id=event_id(watch, None, rfc3339(since) or "", type_),
+        type=type_,
+        watch=watch,
+        occurred_at=occurred_at,
+        data={
+            "watch": watch,
+            "since": rfc3339(since),
+            "observed_at": rfc3339(occurred_at),
+            "reason": reason,
+        },
+    )
+
+
+def rfc3339(moment: datetime | None) -> str | None:
+    """``2026-11-24T08:00:00.000000Z``: always UTC, always six digits."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,137 @@
+"""Compare what upstream says with what is known, and decide what truly changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from batchwatch.domain.batch import PENDING, Batch, Observation, Transition
+
+if TYPE_CHECKING:
+    from batchwatch.domain.batch import WatchName
+
+
+class Oddity(StrEnum):
+    """Why an observation was not obeyed, or deserves a word; counted, never fatal."""
+
+    STALE = "stale"  # older than what is known
+    CONTRADICTION = "contradiction"  # a terminal status is said to have been left
+    UNKNOWN_STATUS = "unknown_status"  # obeyed, as a status that is not terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """A batch as it now stands, the transition that led there, and what was odd about it."""
+
+    batch: Batch
+    transition: Transition | None = None
+    oddity: Oddity | None = None
+
+
+def reconcile(known: Batch | None, seen: Observation, *, watch: WatchName) -> Reconciled:
+    """Take one observation of a batch into account.
+
+    Statuses that fell between two polls are not invented: PENDING then
+    COMPLETED is one transition, for RUNNING was never seen.
+
+    A terminal status is final. The API documents no way out of one, so a
+    later answer that says otherwise is a stale read and changes nothing.
+
+    An answer with an older ``updated_at`` is stale, and so is one that
+    cannot show it is newer: see :func:`_is_stale`. A terminal status is
+    exempt, for what never ends cannot be shown by an answer from the past.
+    """
+    if known is None:
+        return _first_sighting(seen, watch)
+    if seen.status == known.status:
+        return Reconciled(_seen_again(known, seen))
+    if known.status.is_terminal:
+        return Reconciled(known, oddity=Oddity.CONTRADICTION)
+    if not seen.status.is_terminal and _is_stale(known, seen):
+        return Reconciled(known, oddity=Oddity.STALE)
+
+    stayed = (seen.seen_at - known.changed_at).total_seconds()
+    lasted = dict(known.lasted)
+    lasted[str(known.status)] = lasted.get(known.status, 0.0) + max(0.0, stayed)
+    batch = replace(
+        _seen_again(known, seen),
+        status=seen.status,
+        previous_status=known.status,
+        revision=known.revision + 1,
+        changed_at=seen.seen_at,
+        lasted=lasted,
+    )
+    transition = Transition(
+        watch=watch,
+        batch_id=known.id,
+        number=batch.revision,
+        from_status=known.status,
+        to_status=seen.status,
+        observed_at=seen.seen_at,
+        updated_at=seen.updated_at,
+    )
+    return Reconciled(batch, transition, _strange(seen))
+
+
+def _first_sighting(seen: Observation, watch: WatchName) -> Reconciled:
+    batch = Batch(
+        watch=watch,
+        id=seen.id,
+        status=seen.status,
+        fingerprint=seen.fingerprint,
+        revision=1,
+        first_seen_at=seen.seen_at,
+        changed_at=seen.seen_at,
+        created_at=seen.created_at,
+        updated_at=seen.updated_at,
+        project_id=seen.project_id,
+        source_directory_id=seen.source_directory_id,
+        job_type=seen.job_type,
+        configuration_id=seen.configuration_id,
+    )
+    transition = Transition(
+        watch=watch,
+        batch_id=seen.id,
+        number=1,
+        from_status=None,
+        to_status=seen.status,
+        observed_at=seen.seen_at,
+        updated_at=seen.updated_at,
+    )
+    return Reconciled(batch, transition, _strange(seen))
+
+
+def _seen_again(known: Batch, seen: Observation) -> Batch:
+    """``known`` with what the same or a newer answer adds, and back if it had vanished."""
+    if known.updated_at and seen.updated_at and seen.updated_at < known.updated_at:
+        # An older answer tells nothing new of its time, but it does tell that the batch exists.
+        return replace(known, misses=0, vanished_at=None)
+    return replace(
+        known,
+        fingerprint=seen.fingerprint,
+        updated_at=seen.updated_at or known.updated_at,
+        created_at=known.created_at or seen.created_at,
+        misses=0,
+        vanished_at=None,
+    )
+
+
+def _is_stale(known: Batch, seen: Observation) -> bool:
+    """Whether ``seen`` fails to show that it is newer than ``known``.
+
+    ``updated_at`` is the proof. It may be null, always or in one answer, and
+    coarse: with equal times a step to a new status is believed, a step back
+    to the queue or to the status just left is not.
+    """
+    if known.updated_at is None:
+        return seen.status == PENDING and seen.updated_at is None
+    if seen.updated_at is None:
+        return True
+    if seen.updated_at == known.updated_at:
+        return seen.status in (PENDING, known.previous_status)
+    return seen.updated_at < known.updated_at
+
+
+def _strange(seen: Observation) -> Oddity | None:
+    return None if seen.status.is_known else Oddity.UNKNOWN_STATUS

@@ -1,0 +1,187 @@
+"""From sightings to what is written: events, and the wait for results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batchwatch.domain.batch import (
+    CANCELLED,
+    COMPLETED,
+    FAILED,
+    RUNNING,
+    BatchId,
+    FileOutcome,
+    Results,
+    Status,
+)
+from batchwatch.domain.cadence import MISSES_TO_VANISH, RESULTS_ASKS, RESULTS_PATIENCE
+from tests.support.builders import a_batch, a_recorder, a_sighting, at
+
+if TYPE_CHECKING:
+    from batchwatch.domain.changes import Changes
+
+BAT = BatchId("bat-1")
+FILES = (FileOutcome("dfl-1", "parse_v2", "pjb-1"), FileOutcome("dfl-2", error_message="no pages"))
+
+
+def types(changes: Changes) -> list[str]:
+    return [event.type for event in changes.events]
+
+
+def test_a_new_batch_is_told_by_its_discovery_and_by_its_status() -> None:
+    """Two facts; an endpoint hears of the first only if it asks for it."""
+    changes = a_recorder().record({}, [a_sighting(RUNNING)], now=at(0))
+
+    assert ["batch.discovered", "batch.running"] == types(changes)
+
+
+def test_a_completed_batch_waits_for_its_results() -> None:
+    """`batch.completed` always carries the outcome of every file, where it can be had."""
+    changes = a_recorder().record({BAT: a_batch()}, [a_sighting(COMPLETED, updated=5)], now=at(5))
+
+    assert [] == types(changes)
+    assert Results.AWAITED == changes.batches[BAT].results
+
+
+def test_the_event_and_the_outcomes_are_written_together() -> None:
+    """Both stand in the same changes, and so in the same transaction."""
+    seen = a_sighting(COMPLETED, updated=5, asked_results=True, results=FILES)
+
+    changes = a_recorder().record({BAT: a_batch()}, [seen], now=at(5))
+
+    assert ["batch.completed"] == types(changes)
+    assert FILES == changes.outcomes[BAT]
+    results = changes.events[0].data["results"]
+    assert {"files": 2, "with_job": 1, "failed": 1, "without_job": 0} == results["counts"]
+    assert "complete" == results["state"]
+
+
+def test_missing_results_do_not_hold_the_event_for_ever() -> None:
+    """After the patience it goes out once, `results.state` pending; they are still asked for."""
+    recorder = a_recorder()
+    patience = RESULTS_PATIENCE.total_seconds()
+    null = a_sighting(COMPLETED, updated=5, asked_results=True)
+    told: list[str] = []
+    batch = a_batch(COMPLETED, updated=5, results=Results.AWAITED, results_due_at=at(0))
+    for second in (1, 5, patience - 1, patience, patience + 100):
+        changes = recorder.record({BAT: batch}, [null], now=at(second))
+        batch = changes.batches[BAT]
+        told += types(changes)
+        assert batch.results_due_at is not None
+        assert at(second) < batch.results_due_at
+
+    assert ["batch.completed"] == told
+    assert Results.PENDING == batch.results
+
+    late = a_sighting(COMPLETED, updated=5, asked_results=True, results=FILES)
+    changes = recorder.record({BAT: batch}, [late], now=at(500))
+    assert (Results.COMPLETE, FILES, []) == (
+        changes.batches[BAT].results,
+        changes.outcomes[BAT],
+        types(changes),
+    )
+
+
+def test_a_result_that_cannot_be_fetched_is_waited_for_like_a_missing_one() -> None:
+    """An outage must not hold the event back for longer than null does."""
+    batch = a_batch(COMPLETED, results=Results.AWAITED)
+
+    changes = a_recorder().ask_again({BAT: batch}, now=at(RESULTS_PATIENCE.total_seconds()))
+
+    assert ["batch.completed"] == types(changes)
+
+
+def test_results_that_never_come_are_given_up() -> None:
+    """One request each ten minutes for ever would be waste."""
+    batch = a_batch(COMPLETED, results=Results.PENDING, results_asks=RESULTS_ASKS - 1)
+
+    changes = a_recorder().ask_again({BAT: batch}, now=at(99_999))
+
+    assert (Results.NONE, None) == (
+        changes.batches[BAT].results,
+        changes.batches[BAT].results_due_at,
+    )
+
+
+def test_null_is_an_answer_for_a_batch_that_failed() -> None:
+    """FAILED has no reliable results; nobody waits for them."""
+    for status in (FAILED, CANCELLED):
+        seen = a_sighting(status, updated=5, asked_results=True)
+        changes = a_recorder().record({BAT: a_batch()}, [seen], now=at(5))
+        assert Results.NONE == changes.batches[BAT].results
+        assert [f"batch.{status.lower()}"] == types(changes)
+
+
+def test_the_baseline_is_recorded_and_nobody_hears_of_it() -> None:
+    """Terminal on the first pass ever: it ended before anybody watched."""
+    recorder = a_recorder(backlog_before=at(100))
+
+    changes = recorder.record({}, [a_sighting(COMPLETED)], now=at(101))
+
+    assert [] == types(changes)
+    assert (1, None) == (len(changes.transitions), changes.batches[BAT].results)
+
+
+def test_what_is_created_during_the_first_pass_is_no_backlog() -> None:
+    """It ran while we watched, however short it was."""
+    recorder = a_recorder(backlog_before=at(100))
+
+    changes = recorder.record({}, [a_sighting(COMPLETED, created_at=at(100))], now=at(101))
+
+    assert ["batch.discovered"] == types(changes)
+    assert Results.AWAITED == changes.batches[BAT].results
+
+
+def test_items_that_come_twice_make_one_transition() -> None:
+    """On one page or on two: each sighting meets what the one before made of it."""
+    twice = [a_sighting(RUNNING), a_sighting(RUNNING), a_sighting(Status("PENDING"), updated=-5)]
+
+    changes = a_recorder().record({}, twice, now=at(0))
+
+    assert (1, RUNNING) == (len(changes.transitions), changes.batches[BAT].status)
+
+
+def test_each_event_names_the_one_before() -> None:
+    """A receiver can see that it missed one; the discovery stands beside the chain."""
+    recorder = a_recorder()
+    first = recorder.record({}, [a_sighting(RUNNING)], now=at(0))
+    seen = a_sighting(FAILED, updated=1, asked_results=True)
+    second = recorder.record(first.batches, [seen], now=at(1))
+
+    assert first.events[1].id == second.events[0].data["previous_event_id"]
+    assert first.events[1].data["previous_event_id"] is None
+
+
+def test_the_same_fact_has_the_same_id() -> None:
+    """A repeat after a crash must not look like news."""
+    ids = [
+        [event.id for event in a_recorder().record({}, [a_sighting()], now=at(n)).events]
+        for n in range(2)
+    ]
+
+    assert ids[0] == ids[1]
+    assert 2 == len(set(ids[0]))
+
+
+def test_one_404_is_no_end() -> None:
+    """Several passes in a row must say it, and then it is told once."""
+    recorder, batch, told = a_recorder(), a_batch(), []
+    for second in range(MISSES_TO_VANISH + 2):
+        changes = recorder.miss({BAT: batch}, now=at(second))
+        told.append(types(changes))
+        batch = changes.batches.get(BAT, batch)
+
+    assert [[], [], ["batch.vanished"], [], []] == told
+    assert not batch.is_active
+
+
+def test_an_event_stays_small_whatever_upstream_sends() -> None:
+    """Counts are of all files; items and failures up to a limit, and the rest behind a link."""
+    many = tuple(FileOutcome(f"dfl-{n}", error_message="x" * 5_000) for n in range(1_000))
+    seen = a_sighting(COMPLETED, updated=5, asked_results=True, results=many)
+
+    results = a_recorder().record({BAT: a_batch()}, [seen], now=at(5)).events[0].data["results"]
+
+    assert (1_000, True) == (results["counts"]["failed"], results["truncated"])
+    assert 200_000 > len(str(results))
+    assert results["link"].endswith("/api/v2/batches/bat-1?expand=results")
