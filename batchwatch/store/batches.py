@@ -1,0 +1,247 @@
+"""Batches, their transitions and their files; the one way in which they change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import sqlalchemy as sa
+
+from batchwatch.domain.batch import (
+    Batch,
+    BatchId,
+    EventId,
+    FileOutcome,
+    Results,
+    Status,
+    WatchName,
+)
+from batchwatch.domain.refresh import Due
+from batchwatch.store.schema import batches, file_outcomes, transitions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from datetime import datetime
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from batchwatch.domain.batch import Transition
+    from batchwatch.domain.changes import Changes
+    from batchwatch.store.engine import Database
+    from batchwatch.store.outbox import Outbox
+
+_KEY: Final = ("watch", "id")
+
+
+class Batches:
+    """All batches of all watches."""
+
+    def __init__(self, database: Database, outbox: Outbox) -> None:
+        self._database = database
+        self._outbox = outbox
+        pairs = database.pairs("seen")
+        self._news = (
+            sa.select(pairs.c.key)
+            .select_from(
+                pairs.outerjoin(
+                    batches,
+                    (batches.c.id == pairs.c.key) & (batches.c.watch == sa.bindparam("watch")),
+                )
+            )
+            .where(batches.c.fingerprint.is_distinct_from(pairs.c.value))
+        )
+        wanted = database.rows("ids", id=sa.Text())
+        self._known = sa.select(batches).join(
+            wanted, (batches.c.id == wanted.c.id) & (batches.c.watch == sa.bindparam("watch"))
+        )
+        upsert = database.insert(batches)
+        self._upsert = upsert.on_conflict_do_update(
+            index_elements=list(_KEY),
+            set_={
+                column.name: upsert.excluded[column.name]
+                for column in batches.columns
+                if column.name not in _KEY
+            },
+        )
+
+    async def news(self, watch: WatchName, seen: Mapping[str, str]) -> set[BatchId]:
+        """Which of the batches in ``seen`` (id to fingerprint) differ from what is stored.
+
+        The comparison is the database's work: of a page of which nothing
+        changed, nothing comes back, and nothing is built in Python.
+        """
+        async with self._database.read() as connection:
+            found = await connection.scalars(
+                self._news, {"watch": watch, "seen": msgspec.json.encode(seen).decode()}
+            )
+            return {BatchId(one) for one in found}
+
+    async def change(
+        self,
+        watch: WatchName,
+        ids: Collection[BatchId],
+        decide: Callable[[Mapping[BatchId, Batch]], Changes],
+        *,
+        now: datetime,
+    ) -> Changes:
+        """Change batches: the only way, and all of it or nothing.
+
+        ``decide`` is given those of ``ids`` that are known, as they are in
+        this transaction, and must be pure. Batches, transitions, files,
+        events and their deliveries are written together; then whoever waits
+        for deliveries is woken.
+        """
+        async with self._database.write() as connection:
+            changes = decide(await self._read(connection, watch, ids))
+            await self._write(connection, watch, changes)
+            await self._outbox.enqueue(connection, changes.events, now=now)
+        self._outbox.committed(changes.events)
+        return changes
+
+    async def active(self, watch: WatchName) -> list[Due]:
+        """Every batch that must be looked at on each pass, the oldest first."""
+        query = (
+            sa.select(batches.c.id, batches.c.status, batches.c.created_at)
+            .where(batches.c.watch == watch, sa.text("active"))
+            .order_by(batches.c.created_at)
+        )
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).all()
+        return [Due(BatchId(row.id), Status(row.status), row.created_at) for row in rows]
+
+    async def awaiting_results(
+        self, watch: WatchName, *, now: datetime, limit: int
+    ) -> list[BatchId]:
+        """Terminal batches whose results are due to be asked for, the longest due first."""
+        query = (
+            sa.select(batches.c.id)
+            .where(
+                batches.c.watch == watch,
+                batches.c.results_due_at.is_not(None),
+                batches.c.results_due_at <= now,
+            )
+            .order_by(batches.c.results_due_at)
+            .limit(limit)
+        )
+        async with self._database.read() as connection:
+            return [BatchId(one) for one in await connection.scalars(query)]
+
+    async def next_results_due(self, watch: WatchName) -> datetime | None:
+        """When the next results are due to be asked for, if any are missing."""
+        query = sa.select(sa.func.min(batches.c.results_due_at)).where(
+            batches.c.watch == watch, batches.c.results_due_at.is_not(None)
+        )
+        async with self._database.read() as connection:
+            due: datetime | None = await connection.scalar(query)
+            return due
+
+    async def _read(
+        self, connection: AsyncConnection, watch: WatchName, ids: Collection[BatchId]
+    ) -> dict[BatchId, Batch]:
+        wanted = msgspec.json.encode([{"id": one} for one in ids]).decode()
+        rows = await connection.execute(self._known, {"watch": watch, "ids": wanted})
+        return {BatchId(row.id): _batch(row) for row in rows}
+
+    async def _write(self, connection: AsyncConnection, watch: WatchName, changes: Changes) -> None:
+        if changes.batches:
+            rows = [_row(batch) for batch in changes.batches.values()]
+            await connection.execute(self._upsert, rows)
+        if changes.transitions:
+            await connection.execute(
+                sa.insert(transitions), [_transition_row(one) for one in changes.transitions]
+            )
+        if changes.outcomes:
+            await self._write_outcomes(connection, watch, changes.outcomes)
+
+    async def _write_outcomes(
+        self,
+        connection: AsyncConnection,
+        watch: WatchName,
+        outcomes: Mapping[BatchId, Sequence[FileOutcome]],
+    ) -> None:
+        for batch_id in outcomes:
+            await connection.execute(
+                sa.delete(file_outcomes).where(
+                    file_outcomes.c.watch == watch, file_outcomes.c.batch_id == batch_id
+                )
+            )
+        rows = [
+            {
+                "watch": watch,
+                "batch_id": batch_id,
+                "position": position,
+                "source_directory_file_id": one.source_directory_file_id,
+                "job_type": one.job_type,
+                "job_id": one.job_id,
+                "error_message": one.error_message,
+            }
+            for batch_id, files in outcomes.items()
+            for position, one in enumerate(files)
+        ]
+        if rows:
+            await connection.execute(sa.insert(file_outcomes), rows)
+
+
+def _batch(row: sa.Row[Any]) -> Batch:
+    return Batch(
+        watch=WatchName(row.watch),
+        id=BatchId(row.id),
+        status=Status(row.status),
+        previous_status=None if row.previous_status is None else Status(row.previous_status),
+        fingerprint=row.fingerprint,
+        revision=row.revision,
+        first_seen_at=row.first_seen_at,
+        changed_at=row.changed_at,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        project_id=row.project_id,
+        source_directory_id=row.source_directory_id,
+        job_type=row.job_type,
+        configuration_id=row.configuration_id,
+        lasted=msgspec.json.decode(row.lasted),
+        misses=row.misses,
+        vanished_at=row.vanished_at,
+        last_event_id=None if row.last_event_id is None else EventId(row.last_event_id),
+        results=None if row.results is None else Results(row.results),
+        results_asks=row.results_asks,
+        results_due_at=row.results_due_at,
+    )
+
+
+def _row(batch: Batch) -> dict[str, Any]:
+    return {
+        "watch": batch.watch,
+        "id": batch.id,
+        "status": str(batch.status),
+        "previous_status": batch.previous_status,
+        "fingerprint": batch.fingerprint,
+        "revision": batch.revision,
+        "active": batch.is_active,
+        "first_seen_at": batch.first_seen_at,
+        "changed_at": batch.changed_at,
+        "created_at": batch.created_at,
+        "updated_at": batch.updated_at,
+        "project_id": batch.project_id,
+        "source_directory_id": batch.source_directory_id,
+        "job_type": batch.job_type,
+        "configuration_id": batch.configuration_id,
+        "lasted": msgspec.json.encode(batch.lasted).decode(),
+        "misses": batch.misses,
+        "vanished_at": batch.vanished_at,
+        "last_event_id": batch.last_event_id,
+        "results": None if batch.results is None else batch.results.value,
+        "results_asks": batch.results_asks,
+        "results_due_at": batch.results_due_at,
+    }
+
+
+def _transition_row(transition: Transition) -> dict[str, Any]:
+    return {
+        "watch": transition.watch,
+        "batch_id": transition.batch_id,
+        "number": transition.number,
+        "from_status": transition.from_status,
+        "to_status": transition.to_status,
+        "observed_at": transition.observed_at,
+        "updated_at": transition.updated_at,
+    }

@@ -1,0 +1,261 @@
+"""Open the store: the engine, its transactions, and what differs between the two databases."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from batchwatch.store import schema
+from batchwatch.store.errors import SchemaTooNew, StoreInUse, StoreUnusable, translate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+_BUSY_TIMEOUT: Final = 5_000  # ms to wait for another process, such as a backup
+
+_PRAGMAS: Final = (
+    # Readers never block the writer, nor the writer them.
+    "PRAGMA journal_mode = WAL",
+    # An outbox is a promise: once a transition is committed, its notifications will go out, even
+    # if the power fails in that moment. NORMAL would lose the last commits then. A commit carries
+    # a page of batches or up to 200 acknowledgements, so the sync is shared by many.
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}",
+    "PRAGMA temp_store = MEMORY",
+    "PRAGMA cache_size = -8192",  # KiB for each connection
+)
+
+
+class Database:
+    """A store that is open.
+
+    :meth:`read` and :meth:`write` give a connection inside a transaction.
+    There is one writer at a time, which SQLite demands and which makes
+    read-compare-write safe without retries.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, where: str) -> None:
+        self.where = where  # for messages: a path, or a URL without its password
+        self._engine = engine
+        self._writer = asyncio.Lock()
+        self._lock: int | None = None
+
+    @classmethod
+    async def open(cls, url: str, *, exclusive: bool = True) -> Self:
+        """Open the store at ``url``, and bring its schema up to date.
+
+        ``exclusive`` is for the daemon: it takes the file's lock for as long
+        as the store is open. Without it the store is for reading only, beside
+        a running daemon.
+
+        Raises :class:`~batchwatch.store.errors.StoreError` with what to do.
+        """
+        parsed = sa.make_url(url)
+        where = parsed.render_as_string(hide_password=True)
+        path = None
+        if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
+            path = Path(str(parsed.database))
+            where = str(path)
+        lock = None
+        if path is not None:
+            if exclusive:
+                lock = _take_lock(path)
+            elif not path.exists():
+                raise StoreUnusable(f"{where}: there is no store yet; has the daemon ever run?")
+        database = cls(_engine(parsed), where=where)
+        database._lock = lock
+        try:
+            await database._settle_schema(may_write=exclusive)
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
+    async def close(self) -> None:
+        """Close every connection, then let go of the file."""
+        await self._engine.dispose()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @property
+    def dialect(self) -> str:
+        """``sqlite`` or ``postgresql``."""
+        return self._engine.dialect.name
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A consistent view, for as long as it is held."""
+        try:
+            async with self._engine.begin() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise translate(error, self.where) from error
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction: committed at the end, or rolled back and nothing of it written."""
+        try:
+            async with self._writer, self._engine.connect() as connection:
+                await connection.execution_options(writes=True)
+                async with connection.begin():
+                    yield connection
+        except DBAPIError as error:
+            raise translate(error, self.where) from error
+
+    # What differs between the two databases stands below, and only there.
+
+    async def tidy(self) -> None:
+        """Refresh the planner's statistics and shorten the log; PostgreSQL does so itself."""
+        if self.dialect != "sqlite":
+            return
+        try:
+            async with self._writer, self._engine.connect() as connection:
+                # Neither runs inside a transaction; and both give way to readers.
+                raw = await connection.get_raw_connection()
+                for pragma in ("PRAGMA optimize", "PRAGMA wal_checkpoint(TRUNCATE)"):
+                    cursor = await raw.driver_connection.execute(pragma)  # type: ignore[union-attr]  # aiosqlite's
+                    await cursor.close()
+        except DBAPIError as error:
+            raise translate(error, self.where) from error
+
+    def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+        """An INSERT that knows ``on_conflict_do_update`` and ``on_conflict_do_nothing``."""
+        return sqlite.insert(table) if self.dialect == "sqlite" else postgresql.insert(table)
+
+    def pairs(self, name: str) -> sa.TableValuedAlias:
+        """The parameter ``name``, a JSON object, as rows of (key, value)."""
+        each = sa.func.json_each if self.dialect == "sqlite" else sa.func.json_each_text
+        argument: sa.ColumnElement[Any] = sa.bindparam(name, type_=sa.Text)
+        if self.dialect != "sqlite":
+            argument = sa.cast(argument, postgresql.JSON)
+        return each(argument).table_valued("key", "value", name="pairs")
+
+    def rows(self, name: str, **columns: sa.types.TypeEngine[Any]) -> sa.FromClause:
+        """The parameter ``name``, a JSON array of objects, as rows with these columns.
+
+        One statement for many rows: it halves the time to commit a group of
+        acknowledgements against executemany.
+        """
+        argument = sa.bindparam(name, type_=sa.Text)
+        if self.dialect == "sqlite":
+            each = sa.func.json_each(argument).table_valued("value")
+            return sa.select(
+                *(
+                    sa.func.json_extract(each.c.value, f"$.{column}", type_=type_).label(column)
+                    for column, type_ in columns.items()
+                )
+            ).subquery("rows")
+        record = sa.func.jsonb_to_recordset(sa.cast(argument, postgresql.JSONB))
+        return record.table_valued(
+            *(sa.column(column, type_) for column, type_ in columns.items()), name="rows"
+        ).render_derived(with_types=True)
+
+    async def _settle_schema(self, *, may_write: bool) -> None:
+        """Make the tables of an empty store, migrate an older one, refuse a newer one.
+
+        Alembic is imported only where there is something to migrate: that
+        takes longer than all else at the start.
+        """
+        async with self.read() as connection:
+            tables = await connection.run_sync(lambda sync: sa.inspect(sync).get_table_names())
+            found = None
+            if "alembic_version" in tables:
+                found = await connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+        if found == schema.HEAD:
+            return
+        if found is not None and found > schema.HEAD:
+            raise SchemaTooNew(
+                f"{self.where}: its schema is {found}, this batchwatch knows {schema.HEAD}: "
+                "a newer version has been here; run that one"
+            )
+        if not may_write:
+            raise StoreUnusable(
+                f"{self.where}: its schema is not up to date; start the daemon once"
+            )
+        if found is None and not tables:
+            async with self.write() as connection:
+                await connection.run_sync(schema.metadata.create_all)
+                await connection.execute(
+                    sa.text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+                )
+                await connection.execute(
+                    sa.text("INSERT INTO alembic_version VALUES (:head)"), {"head": schema.HEAD}
+                )
+            return
+        if found is None:
+            raise StoreUnusable(
+                f"{self.where}: this is a database of something else; name another one"
+            )
+        from batchwatch.store.migrations import upgrade  # noqa: PLC0415  # slow to import, and rare
+
+        async with self.write() as connection:
+            await connection.run_sync(upgrade)
+
+
+def _engine(url: sa.URL) -> AsyncEngine:
+    if url.get_backend_name() != "sqlite":
+        return create_async_engine(url, pool_pre_ping=True)
+    engine = create_async_engine(url, pool_size=4, max_overflow=4)
+
+    @sa.event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        try:
+            # The driver must not begin transactions by itself; see `begin` below.
+            connection.isolation_level = None
+            cursor = connection.cursor()
+            for pragma in _PRAGMAS:
+                cursor.execute(pragma)
+            cursor.close()
+        except BaseException:
+            connection.close()  # the pool does not know it yet
+            raise
+
+    @sa.event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        # A writer that begins as a reader may find at its first write that another was faster,
+        # and then has to start over; so it says at once that it will write.
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _take_lock(path: Path) -> int:
+    """Lock the store for this process; the kernel lets go of it however the process ends."""
+    name = path.with_name(path.name + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreUnusable(
+            f"{path}: cannot be opened for writing ({error.strerror}): "
+            "check BATCHWATCH_DATA_DIR, and that the folder is writable for this user"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+        os.close(lock)
+        raise StoreInUse(
+            f"{path}: another batchwatch uses this store"
+            + (f" (process {holder})" if holder else "")
+            + "; stop it first, or give this one its own BATCHWATCH_DATA_DIR"
+        ) from error
+    with contextlib.suppress(OSError):  # a full disk must not keep the daemon from starting
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock

@@ -1,0 +1,61 @@
+"""What can go wrong with a store, said so that somebody can mend it.
+
+StoreError
+├── StoreInUse       another daemon holds this SQLite file
+├── StoreUnusable    it cannot be opened: path, permission, or not a database
+├── StoreFull        no room on the disk, or it became read-only; nothing was written
+├── StoreBusy        another process held the database for too long; try again
+└── SchemaTooNew     a newer batchwatch has been here
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlalchemy.exc import DBAPIError
+
+
+class StoreError(Exception):
+    """The store did not do what was asked, and nothing of it was written."""
+
+
+class StoreInUse(StoreError):
+    """Another daemon holds this SQLite file."""
+
+
+class StoreUnusable(StoreError):
+    """The store cannot be opened."""
+
+
+class StoreFull(StoreError):
+    """There is no room for more, or writing is not allowed any longer."""
+
+
+class StoreBusy(StoreError):
+    """Another process held the database for longer than we waited."""
+
+
+class SchemaTooNew(StoreError):
+    """The schema was made by a newer version than this one."""
+
+
+# SQLite's own words, from its result codes: https://sqlite.org/rescode.html
+_BY_MESSAGE: tuple[tuple[str, type[StoreError], str], ...] = (
+    ("database is locked", StoreBusy, "another process holds it; end that one, or wait"),
+    ("disk is full", StoreFull, "make room on its disk; batchwatch goes on by itself"),
+    ("readonly database", StoreFull, "make the file and its folder writable for this user"),
+    ("disk i/o error", StoreFull, "check the disk, its free space and its quota"),
+    ("unable to open", StoreUnusable, "check that its folder exists and is writable"),
+    ("not a database", StoreUnusable, "name another file, or move this one away"),
+    ("malformed", StoreUnusable, "the file is damaged: restore it from a backup"),
+)
+
+
+def translate(error: DBAPIError, where: str) -> StoreError:
+    """The database driver's ``error`` as one of ours, naming ``where`` and what to do."""
+    said = str(error.orig)
+    for fragment, kind, remedy in _BY_MESSAGE:
+        if fragment in said.lower():
+            return kind(f"{where}: {said}: {remedy}")
+    return StoreError(f"{where}: {said}")

@@ -1,0 +1,234 @@
+"""The tables, once, for both databases.
+
+Times are whole microseconds since 1970 in UTC: exact, ordered, and the same
+in SQLite and PostgreSQL. JSON is text: it is written once and read whole.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+HEAD: Final = "0001"  # the newest migration; a test holds it against the folder
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def to_micros(moment: datetime) -> int:
+    """``moment`` as the store keeps it; exact, where a float's timestamp is not."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+class Moment(sa.TypeDecorator[datetime]):
+    """An aware datetime, kept as microseconds since 1970."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> int | None:
+        """Refuse naive times by arithmetic: they cannot be subtracted from the epoch."""
+        del dialect
+        return None if value is None else to_micros(value)
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:
+        """Give the moment back in UTC."""
+        del dialect
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+# SQLite numbers rows by itself only in a column of exactly the type INTEGER.
+_Serial: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+metadata: Final = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+watches: Final = sa.Table(
+    "watches",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("started_at", Moment, nullable=False),
+    sa.Column("cursor", Moment),
+    sa.Column("baseline_done", sa.Boolean, nullable=False),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("failing_since", Moment),
+    sa.Column("failing_reason", sa.Text),
+)
+
+# The ledger of time that was watched: passes that follow each other without a gap are one row.
+coverage: Final = sa.Table(
+    "coverage",
+    metadata,
+    sa.Column("id", _Serial, primary_key=True),
+    sa.Column("watch", sa.Text, sa.ForeignKey("watches.name"), nullable=False),
+    sa.Column("covered_from", Moment, nullable=False),
+    sa.Column("covered_to", Moment, nullable=False),
+    sa.Column("passes", sa.Integer, nullable=False),
+    sa.Index(None, "watch", "covered_to"),
+    sqlite_autoincrement=True,
+)
+
+batches: Final = sa.Table(
+    "batches",
+    metadata,
+    sa.Column("watch", sa.Text, sa.ForeignKey("watches.name"), primary_key=True),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("previous_status", sa.Text),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("active", sa.Boolean, nullable=False),
+    sa.Column("project_id", sa.Text),
+    sa.Column("source_directory_id", sa.Text),
+    sa.Column("job_type", sa.Text),
+    sa.Column("configuration_id", sa.Text),
+    sa.Column("created_at", Moment),
+    sa.Column("updated_at", Moment),
+    sa.Column("first_seen_at", Moment, nullable=False),
+    sa.Column("changed_at", Moment, nullable=False),
+    sa.Column("lasted", sa.Text, nullable=False),  # JSON: seconds by status
+    sa.Column("misses", sa.Integer, nullable=False),
+    sa.Column("vanished_at", Moment),
+    sa.Column("last_event_id", sa.Text),
+    sa.Column("results", sa.Text),
+    sa.Column("results_asks", sa.Integer, nullable=False),
+    sa.Column("results_due_at", Moment),
+    sa.Index(
+        "ix_batches_active",
+        "watch",
+        "created_at",
+        sqlite_where=sa.text("active"),
+        postgresql_where=sa.text("active"),
+    ),
+    sa.Index(
+        "ix_batches_results_due",
+        "watch",
+        "results_due_at",
+        sqlite_where=sa.text("results_due_at IS NOT NULL"),
+        postgresql_where=sa.text("results_due_at IS NOT NULL"),
+    ),
+    sa.Index("ix_batches_changed", "changed_at"),
+    sqlite_with_rowid=False,
+)
+
+
+def _of_a_batch() -> sa.ForeignKeyConstraint:
+    return sa.ForeignKeyConstraint(["watch", "batch_id"], ["batches.watch", "batches.id"])
+
+
+transitions: Final = sa.Table(
+    "transitions",
+    metadata,
+    sa.Column("watch", sa.Text, primary_key=True),
+    sa.Column("batch_id", sa.Text, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("from_status", sa.Text),
+    sa.Column("to_status", sa.Text, nullable=False),
+    sa.Column("observed_at", Moment, nullable=False),
+    sa.Column("updated_at", Moment),
+    _of_a_batch(),
+    sqlite_with_rowid=False,
+)
+
+# By position, not by file: results come as a list, and nothing forbids upstream to repeat a file.
+file_outcomes: Final = sa.Table(
+    "file_outcomes",
+    metadata,
+    sa.Column("watch", sa.Text, primary_key=True),
+    sa.Column("batch_id", sa.Text, primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("source_directory_file_id", sa.Text, nullable=False),
+    sa.Column("job_type", sa.Text),
+    sa.Column("job_id", sa.Text),
+    sa.Column("error_message", sa.Text),
+    _of_a_batch(),
+    sqlite_with_rowid=False,
+)
+
+events: Final = sa.Table(
+    "events",
+    metadata,
+    sa.Column("seq", _Serial, primary_key=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("watch", sa.Text, nullable=False),
+    sa.Column("batch_id", sa.Text),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("transition", sa.Integer),
+    sa.Column("occurred_at", Moment, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),  # JSON: the envelope, as it is sent
+    sa.Index("ix_events_subject", "subject", "seq"),
+    sqlite_autoincrement=True,
+)
+
+OPEN: Final = "state IN ('waiting', 'pending', 'in_flight')"
+
+# The outbox.
+deliveries: Final = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("id", _Serial, primary_key=True),
+    sa.Column("event_seq", _Serial, sa.ForeignKey("events.seq"), nullable=False),
+    sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("due_at", Moment, nullable=False),
+    sa.Column("leased_until", Moment),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("settled_at", Moment),
+    sa.Column("reason", sa.Text),
+    sa.UniqueConstraint("event_seq", "endpoint"),
+    sa.Index(
+        "ix_deliveries_due",
+        "endpoint",
+        "due_at",
+        "id",
+        sqlite_where=sa.text("state = 'pending'"),
+        postgresql_where=sa.text("state = 'pending'"),
+    ),
+    sa.Index(
+        "ix_deliveries_line",
+        "endpoint",
+        "subject",
+        "id",
+        sqlite_where=sa.text(OPEN),
+        postgresql_where=sa.text(OPEN),
+    ),
+    sa.Index(
+        "ix_deliveries_leased",
+        "leased_until",
+        sqlite_where=sa.text("state = 'in_flight'"),
+        postgresql_where=sa.text("state = 'in_flight'"),
+    ),
+    sa.Index(
+        "ix_deliveries_dead",
+        "endpoint",
+        "settled_at",
+        sqlite_where=sa.text("state = 'dead'"),
+        postgresql_where=sa.text("state = 'dead'"),
+    ),
+    sqlite_autoincrement=True,
+)
+
+attempts: Final = sa.Table(
+    "attempts",
+    metadata,
+    sa.Column("delivery_id", _Serial, sa.ForeignKey("deliveries.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("started_at", Moment, nullable=False),
+    sa.Column("duration_ms", sa.Float, nullable=False),
+    sa.Column("status_code", sa.Integer),
+    sa.Column("failure", sa.Text),
+    sa.Column("detail", sa.Text),
+    sa.Column("response", sa.Text),
+    sqlite_with_rowid=False,
+)

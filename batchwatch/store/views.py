@@ -1,0 +1,175 @@
+"""What people and dashboards read: nothing here changes anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import sqlalchemy as sa
+
+from batchwatch.store.schema import (
+    OPEN,
+    attempts,
+    batches,
+    coverage,
+    deliveries,
+    events,
+    file_outcomes,
+    transitions,
+    watches,
+)
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from batchwatch.store.engine import Database
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxDepth:
+    """How much waits for one endpoint."""
+
+    endpoint: str
+    state: str
+    count: int
+    oldest: datetime | None
+
+
+class Views:
+    """Read-only questions about the store; a running daemon is not disturbed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def batches(
+        self, *, watch: str | None = None, status: str | None = None, limit: int = 50
+    ) -> list[Row]:
+        """Batches, the last changed first."""
+        query = sa.select(batches).order_by(batches.c.changed_at.desc()).limit(limit)
+        if watch is not None:
+            query = query.where(batches.c.watch == watch)
+        if status is not None:
+            query = query.where(batches.c.status == status)
+        return [_batch(row) for row in await self._all(query)]
+
+    async def batch(self, batch_id: str, *, watch: str | None = None) -> list[Row]:
+        """One batch with its transitions, files, events and deliveries.
+
+        A list, for two watches may see the same batch. Empty if none does.
+        """
+        query = sa.select(batches).where(batches.c.id == batch_id)
+        if watch is not None:
+            query = query.where(batches.c.watch == watch)
+        return [
+            _batch(row) | await self._story(row["watch"], batch_id)
+            for row in await self._all(query)
+        ]
+
+    async def statuses(self) -> list[Row]:
+        """How many batches each watch has in each status."""
+        return await self._all(
+            sa.select(batches.c.watch, batches.c.status, sa.func.count().label("count"))
+            .group_by(batches.c.watch, batches.c.status)
+            .order_by(batches.c.watch, batches.c.status)
+        )
+
+    async def watches(self) -> list[Row]:
+        """Each watch with its cursor, its health, and when it was last covered."""
+        covered = (
+            sa.select(coverage.c.watch, sa.func.max(coverage.c.covered_to).label("covered_to"))
+            .group_by(coverage.c.watch)
+            .subquery()
+        )
+        return await self._all(
+            sa.select(watches, covered.c.covered_to)
+            .outerjoin(covered, covered.c.watch == watches.c.name)
+            .order_by(watches.c.name)
+        )
+
+    async def outbox(self) -> list[OutboxDepth]:
+        """What is still owed, and what is dead, by endpoint and state."""
+        rows: list[Row] = []
+        # Two questions, each with an index of its own: the delivered ones are never read for it.
+        for state in (OPEN, "state = 'dead'"):
+            rows += await self._all(
+                sa.select(
+                    deliveries.c.endpoint,
+                    deliveries.c.state,
+                    sa.func.count().label("count"),
+                    sa.func.min(deliveries.c.created_at).label("oldest"),
+                )
+                .where(sa.text(state))
+                .group_by(deliveries.c.endpoint, deliveries.c.state)
+            )
+        return [OutboxDepth(**row) for row in rows]
+
+    async def _story(self, watch: str, batch_id: str) -> Row:
+        def of(table: sa.Table) -> sa.ColumnElement[bool]:
+            return (table.c.watch == watch) & (table.c.batch_id == batch_id)
+
+        told = await self._all(
+            sa.select(events.c.id, events.c.type, events.c.transition, events.c.occurred_at)
+            .where(events.c.subject == f"{watch}/{batch_id}")
+            .order_by(events.c.seq)
+        )
+        sent = await self._all(
+            sa.select(
+                deliveries.c.id,
+                events.c.id.label("event_id"),
+                events.c.type,
+                deliveries.c.endpoint,
+                deliveries.c.state,
+                deliveries.c.attempts,
+                deliveries.c.due_at,
+                deliveries.c.settled_at,
+                deliveries.c.reason,
+            )
+            .join(events, events.c.seq == deliveries.c.event_seq)
+            .where(events.c.subject == f"{watch}/{batch_id}")
+            .order_by(deliveries.c.id)
+        )
+        tried = await self._all(
+            sa.select(attempts)
+            .join(deliveries, deliveries.c.id == attempts.c.delivery_id)
+            .join(events, events.c.seq == deliveries.c.event_seq)
+            .where(events.c.subject == f"{watch}/{batch_id}")
+            .order_by(attempts.c.delivery_id, attempts.c.number)
+        )
+        return {
+            "transitions": await self._all(
+                sa.select(
+                    transitions.c.number,
+                    transitions.c.from_status,
+                    transitions.c.to_status,
+                    transitions.c.observed_at,
+                    transitions.c.updated_at,
+                )
+                .where(of(transitions))
+                .order_by(transitions.c.number)
+            ),
+            "files": await self._all(
+                sa.select(
+                    file_outcomes.c.source_directory_file_id,
+                    file_outcomes.c.job_type,
+                    file_outcomes.c.job_id,
+                    file_outcomes.c.error_message,
+                )
+                .where(of(file_outcomes))
+                .order_by(file_outcomes.c.position)
+            ),
+            "events": told,
+            "deliveries": [
+                one | {"tries": [t for t in tried if t["delivery_id"] == one["id"]]} for one in sent
+            ],
+        }
+
+    async def _all(self, query: sa.Select[Any]) -> list[Row]:
+        async with self._database.read() as connection:
+            return [dict(row._mapping) for row in await connection.execute(query)]
+
+
+def _batch(row: Row) -> Row:
+    return row | {"lasted": msgspec.json.decode(row["lasted"])}

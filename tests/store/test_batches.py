@@ -1,0 +1,127 @@
+"""Batches in the store: compared by the database, changed in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from batchwatch.domain.batch import (
+    COMPLETED,
+    PENDING,
+    RUNNING,
+    Batch,
+    BatchId,
+    FileOutcome,
+    Observation,
+    Results,
+    WatchName,
+)
+from batchwatch.domain.changes import Changes
+from tests.store.conftest import HOOK, Store
+from tests.support.builders import WATCH, a_sighting, at
+
+BAT = BatchId("bat-1")
+
+
+def fingerprints(*seen: Observation) -> dict[str, str]:
+    return {one.id: one.fingerprint for one in seen}
+
+
+async def test_only_what_differs_is_news(store: Store) -> None:
+    """A page of which nothing changed brings nothing back."""
+    old, other = a_sighting(), a_sighting(batch_id="bat-2")
+    await store.see(old, other)
+    moved = a_sighting(COMPLETED, batch_id="bat-2", updated=5)
+    new = a_sighting(batch_id="bat-3")
+
+    assert set() == await store.batches.news(WATCH, fingerprints(old, other))
+    assert {"bat-2", "bat-3"} == await store.batches.news(WATCH, fingerprints(old, moved, new))
+    assert {BAT} == await store.batches.news(WatchName("another"), fingerprints(old))
+
+
+@pytest.mark.parametrize("batch_id", ['bat-"quoted"', "bat-ünïcödé-🦙", "bat-'; DROP TABLE", "a/b"])
+async def test_ids_are_taken_as_they_come(store: Store, batch_id: str) -> None:
+    """An id is upstream's word; it is never part of a statement."""
+    seen = a_sighting(batch_id=batch_id)
+
+    await store.see(seen)
+
+    assert set() == await store.batches.news(WATCH, fingerprints(seen))
+    assert [batch_id] == [one.id for one in await store.batches.active(WATCH)]
+
+
+async def test_a_batch_comes_back_as_it_was_written(store: Store) -> None:
+    """Every field, microseconds included."""
+    seen = a_sighting(RUNNING, updated=0.123456, project_id="prj-1", source_directory_id="dir-1")
+    written = (await store.see(seen)).batches[BAT]
+    read: dict[BatchId, Batch] = {}
+
+    def look(known: object) -> Changes:
+        read.update(known)  # type: ignore[call-overload]  # a mapping of batches
+        return Changes()
+
+    await store.batches.change(WATCH, [BAT], look, now=at(0))
+
+    assert written == read[BAT]
+
+
+async def test_everything_of_a_change_is_written_or_nothing(store: Store) -> None:
+    """Batches, transitions, files, events and deliveries are one transaction."""
+    seen = a_sighting(COMPLETED, asked_results=True, results=(FileOutcome("dfl-1"),))
+    broken = a_sighting(batch_id="bat-2", job_type=object())  # nothing a database can keep
+
+    with pytest.raises(Exception, match="type"):
+        await store.see(seen, broken)
+
+    assert [] == await store.views.batches()
+    assert [] == await store.outbox.claim(HOOK, limit=9, now=at(9))
+    await store.see(seen)
+    assert 1 == len(await store.outbox.claim(HOOK, limit=9, now=at(9)))
+
+
+async def test_active_batches_are_found_however_old(store: Store) -> None:
+    """Terminal and vanished ones are not."""
+    await store.see(
+        a_sighting(PENDING, batch_id="bat-old", created_at=at(-1e7)),
+        a_sighting(COMPLETED, batch_id="bat-done"),
+        a_sighting(RUNNING, batch_id="bat-timeless", created_at=None),
+    )
+
+    active = await store.batches.active(WATCH)
+
+    assert {("bat-old", PENDING), ("bat-timeless", RUNNING)} == {
+        (one.id, one.status) for one in active
+    }
+
+
+async def test_missing_results_are_due_until_they_came(store: Store) -> None:
+    """What is awaited survives a restart, for it stands in the store."""
+    await store.see(a_sighting(COMPLETED), second=3)
+
+    assert at(3) == await store.batches.next_results_due(WATCH)
+    assert [BAT] == await store.batches.awaiting_results(WATCH, now=at(3), limit=9)
+
+    null = a_sighting(COMPLETED, asked_results=True)
+    changes = await store.see(null, second=4)
+    due = changes.batches[BAT].results_due_at
+    assert due is not None
+    assert [] == await store.batches.awaiting_results(WATCH, now=at(4), limit=9)
+    assert [BAT] == await store.batches.awaiting_results(WATCH, now=due, limit=9)
+
+    files = (FileOutcome("dfl-1", "parse_v2", "pjb-1"), FileOutcome("dfl-1", error_message="twice"))
+    changes = await store.see(a_sighting(COMPLETED, asked_results=True, results=files), second=5)
+    assert Results.COMPLETE == changes.batches[BAT].results
+    assert await store.batches.next_results_due(WATCH) is None
+    (shown,) = await store.views.batch(BAT)
+    assert ["dfl-1", "dfl-1"] == [one["source_directory_file_id"] for one in shown["files"]]
+
+
+async def test_a_writer_meets_what_the_writer_before_it_made(store: Store) -> None:
+    """Two passes that saw the same change record it once."""
+    await store.see(a_sighting(PENDING))
+    seen = a_sighting(RUNNING, updated=5)
+
+    changes = await asyncio.gather(*(store.see(seen) for _ in range(8)))
+
+    assert 1 == sum(len(one.transitions) for one in changes)

@@ -1,0 +1,195 @@
+"""Opening the store: the lock, the schema, and what can be wrong with a file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from batchwatch.store import Database, StoreError
+from batchwatch.store.errors import SchemaTooNew, StoreBusy, StoreFull, StoreInUse, StoreUnusable
+from batchwatch.store.migrations import scripts, upgrade
+from batchwatch.store.schema import HEAD, metadata
+from tests.store.conftest import over
+from tests.support.builders import WATCH, at
+
+
+def path_of(url: str) -> Path:
+    return Path(url.removeprefix("sqlite+aiosqlite:///"))
+
+
+async def test_one_daemon_for_one_file(store_url: str) -> None:
+    """The second is told who has it and what to do."""
+    database = await Database.open(store_url)
+
+    with pytest.raises(StoreInUse, match=rf"process {os.getpid()}.*BATCHWATCH_DATA_DIR"):
+        await Database.open(store_url)
+
+    reader = await Database.open(store_url, exclusive=False)
+    await reader.close()
+    await database.close()
+    await (await Database.open(store_url)).close()
+
+
+async def test_the_lock_of_a_killed_daemon_is_free(store_url: str) -> None:
+    """However a process ends, the kernel lets go of what it held."""
+    script = (
+        "import asyncio, os, signal\n"
+        "from batchwatch.store import Database\n"
+        f"asyncio.run(Database.open({store_url!r}))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
+    assert -signal.SIGKILL == await killed.wait()
+
+    await (await Database.open(store_url)).close()
+
+
+async def test_the_migrations_lead_to_the_same_schema(store_url: str) -> None:
+    """A new store is made in one step, an older one by migrations; nobody can tell which."""
+    del store_url
+    assert HEAD == scripts().get_current_head()
+    engine = sa.create_engine("sqlite://")
+    with engine.begin() as connection:
+        upgrade(connection)
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert [] == compare_metadata(context, metadata)
+        migrated = _definitions(connection)
+    engine.dispose()
+    engine = sa.create_engine("sqlite://")
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+        assert _definitions(connection) == migrated
+    engine.dispose()
+
+
+def _definitions(connection: sa.Connection) -> set[str]:
+    rows = connection.execute(
+        sa.text("SELECT sql FROM sqlite_master WHERE sql NOT NULL AND name <> 'alembic_version'")
+    )
+    return {" ".join(row.sql.split()) for row in rows}
+
+
+async def test_a_newer_schema_is_refused(store_url: str) -> None:
+    """An old binary must not write into what it does not understand."""
+    await (await Database.open(store_url)).close()
+    with sqlite3.connect(path_of(store_url)) as raw:
+        raw.execute("UPDATE alembic_version SET version_num = '9999'")
+    raw.close()
+
+    with pytest.raises(SchemaTooNew, match=r"9999.*newer version"):
+        await Database.open(store_url)
+
+
+async def test_somebody_elses_database_is_left_alone(store_url: str) -> None:
+    """No table of ours is put beside theirs."""
+    with sqlite3.connect(path_of(store_url)) as raw:
+        raw.execute("CREATE TABLE invoices (id INTEGER)")
+    raw.close()
+
+    with pytest.raises(StoreUnusable, match="something else"):
+        await Database.open(store_url)
+
+
+async def test_a_file_that_is_no_database_is_named(store_url: str) -> None:
+    """It is not overwritten."""
+    path_of(store_url).write_bytes(b"Dear diary, " * 999)
+
+    with pytest.raises(StoreUnusable, match="not a database"):
+        await Database.open(store_url)
+    assert path_of(store_url).read_bytes().startswith(b"Dear diary")
+
+
+async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """With the variable that says where it should be."""
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(StoreUnusable, match="BATCHWATCH_DATA_DIR"):
+        await Database.open(f"sqlite+aiosqlite:///{tmp_path}/file/batchwatch.db")
+
+
+async def test_reading_before_the_daemon_ever_ran_is_told(store_url: str) -> None:
+    """And makes no empty file that would look like a store."""
+    with pytest.raises(StoreUnusable, match="has the daemon ever run"):
+        await Database.open(store_url, exclusive=False)
+    assert not path_of(store_url).exists()
+
+
+async def test_a_full_disk_is_said_and_mends_itself(store_url: str) -> None:
+    """Nothing of the transaction is written; with room again, the same goes through."""
+    database = await Database.open(store_url)
+    store = over(database)
+    async with database.write() as connection:
+        pages = await connection.scalar(sa.text("PRAGMA page_count"))
+    await _limit(database, pages)
+    with pytest.raises(StoreFull, match=r"full.*make room"):
+        await _write_much(database)
+    await _limit(database, 1_000_000)
+
+    assert at(0) == (await store.watches.begin(WATCH, now=at(0))).started_at
+    await database.close()
+
+
+async def _write_much(database: Database) -> None:
+    async with database.write() as connection:
+        await connection.execute(sa.text("CREATE TABLE big AS SELECT zeroblob(9000000) AS b"))
+
+
+async def _limit(database: Database, pages: int) -> None:
+    """Make the database itself refuse to grow, in every connection, as a full disk would."""
+    async with database.read() as one, database.read() as two:
+        for connection in (one, two):
+            await connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+
+async def test_a_database_that_another_process_holds_is_said(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """We wait a while, and then say what is in the way."""
+    monkeypatch.setattr(
+        "batchwatch.store.engine._PRAGMAS", ("PRAGMA journal_mode = WAL", "PRAGMA busy_timeout = 0")
+    )
+    database = await Database.open(store_url)
+    raw = sqlite3.connect(path_of(store_url), isolation_level=None)
+    raw.execute("BEGIN IMMEDIATE")
+
+    with pytest.raises(StoreBusy, match="another process holds it"):
+        async with database.write():
+            pass
+
+    raw.close()
+    async with database.write():
+        pass
+    await database.close()
+
+
+async def test_a_store_without_its_permissions_is_said(store_url: str) -> None:
+    """A read-only database is told like a full disk: nothing was written, and it may pass."""
+    database = await Database.open(store_url)
+    store = over(database)
+    async with database.read() as connection:
+        await connection.exec_driver_sql("PRAGMA query_only = ON")
+    with pytest.raises(StoreError, match="writable"):
+        await store.watches.begin(WATCH, now=at(0))
+    await database.close()
+
+
+async def test_foreign_keys_hold_and_commits_are_synced(store_url: str) -> None:
+    """The outbox is a promise: FULL is 2. Orphans are refused by the database itself."""
+    database = await Database.open(store_url)
+    async with database.read() as connection:
+        asked = [
+            await connection.scalar(sa.text(f"PRAGMA {name}"))
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+    await database.close()
+
+    assert ["wal", 2, 1] == asked

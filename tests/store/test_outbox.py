@@ -1,0 +1,207 @@
+"""The outbox: lines in order, claims under a lease, nothing lost."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from tempfile import TemporaryDirectory
+
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis
+from hypothesis import strategies as st
+
+from batchwatch.domain.batch import COMPLETED, PENDING, RUNNING, EndpointName
+from batchwatch.domain.delivery import Attempt, Claimed, Failure, Settled, State
+from batchwatch.store import Database
+from batchwatch.store.outbox import LEASE
+from tests.store.conftest import HOOK, Store, over
+from tests.support.builders import WATCH, a_sighting, at
+
+OTHER = EndpointName("other")
+
+
+def delivered(claimed: Claimed) -> Settled:
+    return Settled(claimed, Attempt(at(0), 0.01, status_code=204), State.DELIVERED)
+
+
+def failed(claimed: Claimed, *, due_in: float = 5) -> Settled:
+    attempt = Attempt(at(0), 0.01, Failure.SERVER_ERROR, status_code=500, response="oops")
+    return Settled(claimed, attempt, State.PENDING, due_in=due_in)
+
+
+def dead(claimed: Claimed) -> Settled:
+    return Settled(claimed, Attempt(at(0), 0.01, Failure.GONE), State.DEAD, reason="gone: HTTP 410")
+
+
+async def test_the_events_of_a_batch_go_one_after_another(store: Store) -> None:
+    """The second can be claimed when the first was delivered, not before."""
+    await store.see(a_sighting(PENDING))
+    await store.see(a_sighting(RUNNING, updated=1), second=1)
+
+    (first,) = await store.outbox.claim(HOOK, limit=9, now=at(9))
+    assert [] == await store.outbox.claim(HOOK, limit=9, now=at(9))
+    await store.outbox.settle([delivered(first)], now=at(9))
+    (second,) = await store.outbox.claim(HOOK, limit=9, now=at(9))
+
+    assert ["batch.pending", "batch.running"] == [first.type, second.type]
+
+
+async def test_different_batches_do_not_wait_for_each_other(store: Store) -> None:
+    """Order is promised for one batch, not between two."""
+    await store.see(a_sighting(batch_id="bat-1"), a_sighting(batch_id="bat-2"))
+
+    assert 2 == len(await store.outbox.claim(HOOK, limit=9, now=at(9)))
+
+
+async def test_a_failed_head_holds_its_line_and_no_other(store: Store) -> None:
+    """It is due again after its pause, with its attempts counted."""
+    await store.see(a_sighting(PENDING), a_sighting(batch_id="bat-2"))
+    await store.see(a_sighting(RUNNING, updated=1))
+    head, other = await store.outbox.claim(HOOK, limit=9, now=at(9))
+
+    await store.outbox.settle([failed(head, due_in=5), delivered(other)], now=at(10))
+
+    assert at(15) == await store.outbox.next_due(HOOK)
+    assert [] == await store.outbox.claim(HOOK, limit=9, now=at(14))
+    (again,) = await store.outbox.claim(HOOK, limit=9, now=at(15))
+    assert (head.event_id, 2) == (again.event_id, again.attempt)
+
+
+async def test_a_dead_letter_lets_the_next_pass(store: Store) -> None:
+    """And stays visible, with its reason and its attempts."""
+    await store.see(a_sighting(PENDING))
+    await store.see(a_sighting(RUNNING, updated=1))
+    (head,) = await store.outbox.claim(HOOK, limit=9, now=at(9))
+
+    await store.outbox.settle([dead(head)], now=at(10))
+
+    (next_one,) = await store.outbox.claim(HOOK, limit=9, now=at(10))
+    assert "batch.running" == next_one.type
+    (shown,) = await store.views.batch("bat-1")
+    letter = shown["deliveries"][0]
+    assert ("dead", "gone: HTTP 410", 1) == (
+        letter["state"],
+        letter["reason"],
+        len(letter["tries"]),
+    )
+
+
+async def test_a_slow_endpoint_has_its_own_lines(store_url: str) -> None:
+    """What one endpoint does not take delays nothing for another."""
+    database = await Database.open(store_url)
+    store = over(database, HOOK, OTHER)
+    await store.watches.begin(WATCH, now=at(0))
+    await store.see(a_sighting(PENDING))
+    await store.see(a_sighting(RUNNING, updated=1))
+    await store.outbox.claim(HOOK, limit=9, now=at(9))
+
+    (first,) = await store.outbox.claim(OTHER, limit=9, now=at(9))
+    await store.outbox.settle([delivered(first)], now=at(9))
+
+    assert 1 == len(await store.outbox.claim(OTHER, limit=9, now=at(9)))
+    await database.close()
+
+
+async def test_what_was_in_flight_is_tried_again_when_its_lease_is_over(store: Store) -> None:
+    """Its daemon died between the claim and the acknowledgement; the id stays the same."""
+    await store.see(a_sighting())
+    (lost,) = await store.outbox.claim(HOOK, limit=9, now=at(0))
+
+    assert 0 == await store.outbox.release(now=at(0) + LEASE)
+    assert [] == await store.outbox.claim(HOOK, limit=9, now=at(999))
+    assert 1 == await store.outbox.release(now=at(0) + LEASE + timedelta(seconds=1))
+
+    (found,) = await store.outbox.claim(HOOK, limit=9, now=at(999))
+    assert lost.event_id == found.event_id
+
+
+async def test_a_daemon_that_starts_takes_all_back_at_once(store: Store) -> None:
+    """The store is its own; nobody else can be sending."""
+    await store.see(a_sighting())
+    await store.outbox.claim(HOOK, limit=9, now=at(0))
+
+    assert 1 == await store.outbox.release()
+    assert 1 == len(await store.outbox.claim(HOOK, limit=9, now=at(0)))
+
+
+async def test_the_same_event_is_owed_once(store: Store) -> None:
+    """A fact that is written again, by its id, is no second fact."""
+    changes = await store.see(a_sighting())
+    async with store.database.write() as connection:
+        await store.outbox.enqueue(connection, changes.events, now=at(1))
+
+    assert 1 == len(await store.outbox.claim(HOOK, limit=9, now=at(9)))
+
+
+async def test_who_delivers_is_woken_by_the_commit(store: Store) -> None:
+    """Not by a timer; and an endpoint that hears nothing is left asleep."""
+    signal, other = store.outbox.signal(HOOK), store.outbox.signal(OTHER)
+
+    await store.see(a_sighting())
+
+    assert (True, False) == (signal.is_set(), other.is_set())
+
+
+async def test_a_claim_takes_no_more_than_asked_and_the_longest_due_first(store: Store) -> None:
+    """A page, in order; the rest stays for the next."""
+    for second in range(5):
+        await store.see(a_sighting(batch_id=f"bat-{second}"), second=second)
+
+    pages = [await store.outbox.claim(HOOK, limit=2, now=at(9)) for _ in range(4)]
+
+    assert [["bat-0", "bat-1"], ["bat-2", "bat-3"], ["bat-4"], []] == [
+        [one.batch_id for one in page] for page in pages
+    ]
+
+
+@hypothesis(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+async def test_any_order_of_outcomes_keeps_the_order_of_each_line(data: st.DataObject) -> None:
+    """Random claims, failures, deaths and crashes: each event ends once, in order."""
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(TemporaryDirectory())
+        database = await Database.open(f"sqlite+aiosqlite:///{folder}/batchwatch.db")
+        stack.push_async_callback(database.close)
+        store = over(database)
+        await store.watches.begin(WATCH, now=at(0))
+        lives = {
+            "bat-1": (PENDING, RUNNING, COMPLETED),
+            "bat-2": (RUNNING,),
+            "bat-3": (PENDING, RUNNING),
+        }
+        told: dict[str, list[str]] = {name: [] for name in lives}
+        owed: dict[str, list[str]] = {name: [] for name in lives}
+        for name, life in lives.items():
+            for updated, status in enumerate(life):
+                seen = a_sighting(
+                    status, batch_id=name, updated=updated, asked_results=True, results=()
+                )
+                changes = await store.see(seen)
+                owed[name] += [e.id for e in changes.events if e.type != "batch.discovered"]
+
+        for second in range(10, 500, 10):
+            claimed = await store.outbox.claim(
+                HOOK, limit=data.draw(st.integers(1, 4)), now=at(second)
+            )
+            fate = (
+                data.draw(st.sampled_from(["settle", "settle", "crash"]))
+                if second < 300
+                else "settle"
+            )
+            if fate == "crash":
+                await store.outbox.release()
+                continue
+            settled = []
+            for one in claimed:
+                kind = (
+                    data.draw(st.sampled_from([delivered, failed, dead]))
+                    if second < 300
+                    else delivered
+                )
+                settled.append(kind(one))
+                if kind is not failed:
+                    told[one.subject.split("/")[1]].append(one.event_id)
+            if settled:
+                await store.outbox.settle(settled, now=at(second))
+
+    assert owed == told
