@@ -1,0 +1,1 @@
+"""Claim what is due from the outbox, send it, and write down what became of it."""

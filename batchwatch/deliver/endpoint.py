@@ -1,0 +1,30 @@
+"""What the dispatcher needs to know of a place that notifications go to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batchwatch.domain.batch import EndpointName
+    from batchwatch.domain.delivery import Attempt, Claimed
+
+
+class Endpoint(Protocol):
+    """A webhook, a Slack channel, and whatever else takes messages."""
+
+    @property
+    def name(self) -> EndpointName:
+        """As in the settings; deliveries are stored under it."""
+
+    @property
+    def schedule(self) -> Sequence[float]:
+        """The pause before each try, in seconds; when it is used up, a delivery is dead."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many requests may be open at once."""
+
+    async def send(self, delivery: Claimed) -> Attempt:
+        """Try ``delivery`` once. Whatever the receiver does is told, not raised."""

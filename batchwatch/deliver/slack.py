@@ -1,0 +1,176 @@
+"""Tell people in Slack: one message that says what happened, to how much, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from slack_sdk.models.blocks import (
+    Block,
+    ContextBlock,
+    HeaderBlock,
+    MarkdownTextObject,
+    PlainTextObject,
+    SectionBlock,
+)
+
+from batchwatch.domain.delivery import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batchwatch.deliver.sender import Sender
+    from batchwatch.domain.batch import EndpointName
+    from batchwatch.domain.delivery import Attempt, Claimed
+
+FAILURES_SHOWN: Final = 5
+_REASON_SHOWN: Final = 160  # characters of a reason; Slack folds what is longer anyway
+
+# Icon and words for each type; what is not here is said by its type.
+_HEADLINES: Final = {
+    "batch.discovered": ("🔎", "Batch discovered"),
+    "batch.pending": ("🕓", "Batch waits"),
+    "batch.throttled": ("🐢", "Batch is throttled"),
+    "batch.running": ("▶️", "Batch runs"),
+    "batch.completed": ("✅", "Batch completed"),
+    "batch.failed": ("❌", "Batch failed"),
+    "batch.cancelled": ("🚫", "Batch cancelled"),
+    "batch.unknown": ("❔", "Batch has a status that batchwatch does not know"),
+    "batch.vanished": ("👻", "Batch vanished: LlamaCloud answers 404"),
+    "watch.failing": ("🔥", "LlamaCloud cannot be watched"),
+    "watch.recovered": ("💚", "LlamaCloud is watched again"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Slack:
+    """A Slack channel, by incoming webhook: https://api.slack.com/messaging/webhooks."""
+
+    name: EndpointName
+    url: str = field(repr=False)  # whoever has it can post
+    sender: Sender
+    schedule: Sequence[float]
+    timeout: float  # seconds
+    concurrency: int
+
+    async def send(self, delivery: Claimed) -> Attempt:
+        """POST the message; Slack's own words for "never" are final."""
+        body = msgspec.json.encode(message(msgspec.json.decode(delivery.payload)))
+        headers = {"Content-Type": "application/json"}
+        attempt = await self.sender.post(self.url, body, headers, timeout=self.timeout)
+        if attempt.failure is Failure.CLIENT_ERROR and attempt.response:
+            said = attempt.response.strip()[:80]
+            attempt = replace(attempt, detail=f"{attempt.detail}: {said}")
+            if attempt.status_code == 400 and said.startswith("invalid_"):
+                # The message itself is refused; the same again would be refused again.
+                return replace(attempt, failure=Failure.REFUSED)
+        return attempt
+
+
+def message(envelope: dict[str, Any]) -> dict[str, Any]:
+    """The message for an event: ``blocks``, and ``text`` for notifications and old clients."""
+    type_, data = envelope["type"], envelope["data"]
+    icon, words = _HEADLINES.get(type_, ("🔔", type_))
+    results = data.get("results") or {}
+    if type_ == "batch.completed" and (results.get("counts") or {}).get("failed"):
+        icon = "⚠️"
+    batch = data.get("batch")
+    lines = _batch_lines(data) if batch else [_escape(_short(str(data.get("reason") or "")))]
+    blocks: list[Block] = [
+        HeaderBlock(text=PlainTextObject(text=f"{icon} {words}"[:150], emoji=True))
+    ]
+    text = "\n".join(line for line in lines if line)
+    if text:
+        blocks.append(SectionBlock(text=MarkdownTextObject(text=text[:3000])))
+    failures = _failures(results)
+    if failures:
+        blocks.append(SectionBlock(text=MarkdownTextObject(text=failures[:3000])))
+    blocks.append(ContextBlock(elements=[MarkdownTextObject(text=_context(envelope))]))
+    summary = f"{icon} {words}"
+    if batch:
+        summary += f": {batch['id']}"
+    if files := _files(results):
+        summary += f" ({files})"
+    return {"text": _escape(summary), "blocks": [block.to_dict() for block in blocks]}
+
+
+def _batch_lines(data: dict[str, Any]) -> list[str]:
+    batch = data["batch"]
+    previous, status = data.get("previous_status"), batch["status"]
+    lines = [f"*{_escape(batch['id'])}*"]
+    moved = f"{_escape(previous)} → *{_escape(status)}*" if previous else f"*{_escape(status)}*"
+    lasted = sum((data.get("lasted") or {}).values())
+    if lasted:
+        moved += f" after {duration(lasted)}"
+    lines.append(moved)
+    results = data.get("results") or {}
+    if files := _files(results):
+        lines.append(files)
+    elif results.get("state") == "pending":
+        lines.append("LlamaCloud has not given the results yet.")
+    return lines
+
+
+def _files(results: dict[str, Any]) -> str:
+    counts = results.get("counts")
+    if not counts:
+        return ""
+    files = counts["files"]
+    parts = [f"{files} file" if files == 1 else f"{files} files"]
+    if counts["failed"]:
+        parts.append(f"{counts['failed']} failed")
+    if counts["without_job"]:
+        parts.append(f"{counts['without_job']} without a job")
+    if len(parts) == 1:
+        parts.append("each has its job")
+    return ", ".join(parts)
+
+
+def _failures(results: dict[str, Any]) -> str:
+    failures = results.get("failures") or []
+    lines = [
+        f"• `{_escape(one['source_directory_file_id'])}` {_escape(_short(one['error_message']))}"
+        for one in failures[:FAILURES_SHOWN]
+    ]
+    more = (results.get("counts") or {}).get("failed", 0) - len(lines)
+    if lines and more > 0:
+        lines.append(f"… and {more} more")
+    return "\n".join(lines)
+
+
+def _context(envelope: dict[str, Any]) -> str:
+    data = envelope["data"]
+    job = ((data.get("batch") or {}).get("config") or {}).get("job") or {}
+    parts = [
+        f"watch *{_escape(data.get('watch', '?'))}*",
+        " ".join(_escape(one) for one in (job.get("type"), job.get("configuration_id")) if one),
+        _escape(envelope["timestamp"][:19].replace("T", " ") + " UTC"),
+    ]
+    return " · ".join(part for part in parts if part)[:2000]
+
+
+def _escape(text: str) -> str:
+    """https://api.slack.com/reference/surfaces/formatting#escaping."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _REASON_SHOWN else text[: _REASON_SHOWN - 1] + "…"
+
+
+def duration(seconds: float) -> str:
+    """``seconds`` for people, by their two largest units: ``2 h 5 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for size, unit, smaller, name in (
+        (86_400, "d", 3_600, "h"),
+        (3_600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {unit}" + (f" {rest} {name}" if rest else "")
+    return f"{whole} s"
