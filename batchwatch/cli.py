@@ -1,0 +1,295 @@
+"""The command line: tables for people, ``--json`` for programs, and exit codes that stay.
+
+0 all is well, 1 something is not, 2 the command or the settings were wrong,
+130 interrupted. What a command needs is imported when it runs, so that the
+daemon does not carry the tables, nor ``version`` the daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+from batchwatch import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from batchwatch.settings import Settings
+
+_T = TypeVar("_T")
+
+app = typer.Typer(
+    name="batchwatch",
+    help="Watch LlamaCloud batches, and tell people and programs what became of them.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,  # they show local variables, and those may be secrets
+)
+
+Config = Annotated[
+    str | None,
+    typer.Option("--config", "-c", metavar="FILE", help="A YAML file with settings."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def main() -> None:
+    """Run the command that was asked for."""
+    app()
+
+
+@app.command()
+def run(config: Config = None) -> None:
+    """Watch and notify, until SIGTERM or Ctrl-C."""
+    settings = _settings(config)
+    from batchwatch import daemon, log  # noqa: PLC0415
+    from batchwatch.clock import Clock  # noqa: PLC0415
+    from batchwatch.llamacloud.errors import CloudError  # noqa: PLC0415
+    from batchwatch.store import StoreError  # noqa: PLC0415
+    from batchwatch.web.server import ListenError  # noqa: PLC0415
+
+    log.configure(style=settings.log_format, level=settings.log_level)
+    try:
+        _until_stopped(lambda stop: daemon.run(settings, stop=stop, clock=Clock()))
+    except (StoreError, ListenError, CloudError) as error:
+        _fail(str(error))
+
+
+@app.command()
+def check(config: Config = None, *, as_json: Json = False) -> None:
+    """Check settings, store, LlamaCloud and endpoints; sends nothing to anyone."""
+    from batchwatch.check import Verdict  # noqa: PLC0415
+    from batchwatch.check import check as look  # noqa: PLC0415
+    from batchwatch.clock import Clock  # noqa: PLC0415
+
+    settings = _settings(config, for_run=False)
+    found: list[dict[str, str]] = []
+
+    async def report() -> None:
+        async for one in look(settings, clock=Clock()):
+            found.append({"verdict": one.verdict.value, "part": one.part, "text": one.text})
+            if not as_json:
+                _say_finding(one.verdict.value, one.part, one.text)
+
+    asyncio.run(report())
+    wrong = sum(1 for one in found if one["verdict"] == Verdict.WRONG)
+    if as_json:
+        _print_json({"ok": not wrong, "findings": found})
+    elif wrong:
+        typer.echo(f"\n{wrong} to mend.")
+    else:
+        typer.echo("\nAll is well: batchwatch run will work.")
+    raise typer.Exit(1 if wrong else 0)
+
+
+@app.command()
+def demo(
+    *,
+    scenario: Annotated[str, typer.Option(help="What the simulated LlamaCloud does.")] = "lively",
+    seed: Annotated[int | None, typer.Option(help="Repeat a run; random without.")] = None,
+    chaos: Annotated[bool, typer.Option("--chaos", help="Kill the daemon now and then.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards, to play with.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines, even on a terminal.")] = False,
+) -> None:
+    """Show the whole pipe against a simulated LlamaCloud, and prove that nothing was lost."""
+    from batchwatch import demo as demonstration  # noqa: PLC0415
+
+    _known_scenario(scenario)
+    code = _until_stopped(
+        lambda stop: demonstration.run(
+            scenario=scenario,
+            seed=seed,
+            chaos=chaos,
+            keep=keep,
+            stop=stop,
+            plain=True if plain else None,
+        )
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def simulate(  # one for each option
+    *,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8090,
+    host: Annotated[str, typer.Option(help="Loopback, unless said otherwise.")] = "127.0.0.1",
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed, the same batches; random without.")
+    ] = None,
+    speed: Annotated[
+        float, typer.Option(min=0.001, max=100_000, help="How much faster batches live.")
+    ] = 1.0,
+    scenario: Annotated[
+        str, typer.Option(help="What happens; --scenario help lists them.")
+    ] = "calm",
+    api_key: Annotated[str, typer.Option(help="The key that clients must send.")] = "llx-simulator",
+) -> None:
+    """Serve the LlamaCloud API on a local port, with batches that live and die by a scenario."""
+    _known_scenario(scenario)
+    from batchwatch import log, simulator  # noqa: PLC0415
+    from batchwatch.clock import Clock  # noqa: PLC0415
+
+    log.configure()
+    # A seed also makes the ids; the same ones again would be known, and over, in a kept store.
+    chosen = secrets.randbelow(2**31) if seed is None else seed
+    try:
+        _until_stopped(
+            lambda stop: simulator.serve(
+                host=host,
+                port=port,
+                seed=chosen,
+                speed=speed,
+                scenario=scenario,
+                api_key=api_key,
+                stop=stop,
+                clock=Clock(),
+            )
+        )
+    except OSError as error:
+        _fail(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port")
+
+
+@app.command(name="ls")
+def list_batches(
+    config: Config = None,
+    *,
+    watch: Annotated[str | None, typer.Option(help="Only this watch's.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only with this status.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000)] = 50,
+    as_json: Json = False,
+) -> None:
+    """List batches, the last changed first."""
+    from batchwatch.clock import Clock  # noqa: PLC0415
+
+    rows = _from_store(
+        config,
+        lambda views: views.batches(
+            watch=watch, status=status.upper() if status else None, limit=limit
+        ),
+    )
+    if as_json:
+        _print_json(rows)
+        return
+    from batchwatch import tables  # noqa: PLC0415
+
+    tables.print_batches(rows, now=Clock().now())
+
+
+@app.command()
+def show(
+    batch: Annotated[str, typer.Argument(metavar="BATCH", help="The batch's id.")],
+    config: Config = None,
+    *,
+    watch: Annotated[str | None, typer.Option(help="As this watch sees it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show one batch: its timeline, its files, and who was told."""
+    from batchwatch.clock import Clock  # noqa: PLC0415
+
+    rows = _from_store(config, lambda views: views.batch(batch, watch=watch))
+    if not rows:
+        _fail(f"no batch {batch} is known here; batchwatch ls lists those that are")
+    if as_json:
+        _print_json(rows)
+        return
+    from batchwatch import tables  # noqa: PLC0415
+
+    for row in rows:
+        tables.print_batch(row, now=Clock().now())
+
+
+@app.command()
+def version(*, as_json: Json = False) -> None:
+    """Print the version."""
+    if as_json:
+        _print_json({"version": __version__})
+    else:
+        typer.echo(f"batchwatch {__version__}")
+
+
+def _settings(config: str | None, *, for_run: bool = True) -> Settings:
+    from batchwatch.settings import SettingsError, load  # noqa: PLC0415
+
+    try:
+        return load(config, for_run=for_run)
+    except SettingsError as error:
+        _fail(str(error), code=2)
+
+
+def _known_scenario(name: str) -> None:
+    from batchwatch.simulator.scenarios import SCENARIOS  # noqa: PLC0415
+
+    if name in SCENARIOS:
+        return
+    lines = "\n".join(f"  {known:<14} {one.description}" for known, one in SCENARIOS.items())
+    if name == "help":
+        typer.echo(lines)
+        raise typer.Exit
+    _fail(f"there is no scenario {name!r}; there are:\n{lines}", code=2)
+
+
+def _from_store(
+    config: str | None, ask: Callable[[Any], Awaitable[list[dict[str, Any]]]]
+) -> list[dict[str, Any]]:
+    from batchwatch.store import Database, StoreError, Views  # noqa: PLC0415
+
+    settings = _settings(config, for_run=False)
+
+    async def look() -> list[dict[str, Any]]:
+        database = await Database.open(settings.database_url.get_secret_value(), exclusive=False)
+        try:
+            return await ask(Views(database))
+        finally:
+            await database.close()
+
+    try:
+        return asyncio.run(look())
+    except StoreError as error:
+        _fail(str(error))
+
+
+def _until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
+    """Run ``work`` with an event that the first SIGTERM or Ctrl-C sets; the second is not kind."""
+
+    async def supervised() -> _T:
+        stop = asyncio.Event()
+
+        def on_signal() -> None:
+            if stop.is_set():
+                os._exit(130)  # everything that matters is in the store
+            stop.set()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
+        return await work(stop)
+
+    return asyncio.run(supervised())
+
+
+def _print_json(value: object) -> None:
+    import msgspec  # noqa: PLC0415
+
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    typer.echo(text)
+
+
+def _say_finding(verdict: str, part: str, text: str) -> None:
+    mark, colour = {
+        "ok": ("✓", typer.colors.GREEN),
+        "warning": ("!", typer.colors.YELLOW),
+        "wrong": ("✗", typer.colors.RED),
+    }[verdict]
+    typer.echo(f"{typer.style(mark, fg=colour, bold=True)} {part:<20} {text}")
+
+
+def _fail(text: str, *, code: int = 1) -> NoReturn:
+    typer.echo(f"batchwatch: {text}", err=True)
+    raise typer.Exit(code)

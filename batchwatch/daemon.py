@@ -1,0 +1,257 @@
+"""The composition root: what is built, in which order, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from batchwatch.deliver.dispatcher import Dispatcher
+from batchwatch.deliver.sender import Sender, new_session
+from batchwatch.deliver.signing import key_of
+from batchwatch.deliver.webhook import Webhook
+from batchwatch.domain.batch import EndpointName, WatchName
+from batchwatch.domain.routing import FOR_PEOPLE, FOR_PROGRAMS, Route, Router
+from batchwatch.domain.watch import Watch
+from batchwatch.llamacloud.budget import Budget
+from batchwatch.llamacloud.client import LlamaCloud, Scope
+from batchwatch.log import get_logger
+from batchwatch.metrics import Metrics
+from batchwatch.store import Batches, Database, Outbox, StoreError, Views, Watches
+from batchwatch.watch.poller import Poller
+from batchwatch.watch.watcher import Watcher
+from batchwatch.web.server import serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from batchwatch.clock import Clock
+    from batchwatch.deliver.endpoint import Endpoint
+    from batchwatch.llamacloud.transport import RequestReport
+    from batchwatch.settings import EndpointSettings, Settings, WatchSettings
+
+log = get_logger()
+
+
+async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
+    """Wire every part and run it until ``stop``.
+
+    One straight line on purpose: each step needs those above it, and
+    teardown is the same list read upwards.
+
+    Raises StoreError, ListenError: what is wrong and how to mend it.
+    """
+    async with AsyncExitStack() as stack:
+        metrics = Metrics()
+        database = await Database.open(settings.database_url.get_secret_value())
+        stack.push_async_callback(database.close)
+
+        outbox = Outbox(database, router_of(settings))
+        batches = Batches(database, outbox)
+        watches = Watches(database, outbox)
+        views = Views(database)
+        await outbox.release()  # the store is ours alone: whoever held those is gone
+
+        upstream = await stack.enter_async_context(upstream_session())
+        watchers = []
+        for name, configured in settings.watches.items():
+            poller = Poller(
+                watch_of(name, configured),
+                cloud=cloud_of(
+                    configured,
+                    key_source=key_source(settings, name),
+                    session=upstream,
+                    clock=clock,
+                    on_request=_counter(metrics, name),
+                ),
+                batches=batches,
+                watches=watches,
+                clock=clock,
+                metrics=metrics,
+            )
+            watchers.append(
+                Watcher(poller, batches=batches, watches=watches, clock=clock, metrics=metrics)
+            )
+
+        sender = Sender(await stack.enter_async_context(new_session()), clock)
+        endpoints = [
+            endpoint_of(name, configured, sender, clock)
+            for name, configured in settings.endpoints.items()
+        ]
+        dispatcher = Dispatcher(outbox, endpoints, clock=clock, metrics=metrics)
+
+        async def troubles() -> dict[str, str]:
+            return await _troubles(watchers, views)
+
+        url = await stack.enter_async_context(
+            serve(
+                settings.listen.host,
+                settings.listen.port,
+                token=settings.api_token.get_secret_value() if settings.api_token else None,
+                metrics=metrics,
+                troubles=troubles,
+            )
+        )
+        log.info(
+            "daemon.started",
+            listen=url,
+            store=database.where,
+            watches=[one.watch.name for one in watchers],
+            endpoints=[one.name for one in endpoints],
+        )
+        async with asyncio.TaskGroup() as group:
+            watching = [
+                group.create_task(watcher.run(stop), name=f"watch.{watcher.watch.name}")
+                for watcher in watchers
+            ]
+            delivering = group.create_task(dispatcher.run(), name="deliver")
+            # Imported once the first poll is on its way: APScheduler takes a while.
+            from batchwatch.watch.upkeep import Upkeep  # noqa: PLC0415
+
+            upkeep = Upkeep(
+                database=database, outbox=outbox, views=views, clock=clock, metrics=metrics
+            )
+            scheduler = upkeep.start([one.name for one in endpoints])
+            try:
+                await stop.wait()
+            finally:
+                scheduler.shutdown(wait=False)
+            log.info("daemon.stopping", grace_s=settings.shutdown_grace)
+            for task in watching:
+                task.cancel()  # at any moment: all that they saw is in the store, or seen again
+            dispatcher.stop()
+            done, _ = await asyncio.wait([delivering], timeout=settings.shutdown_grace)
+            if not done:
+                log.warning("deliveries.interrupted", grace_s=settings.shutdown_grace)
+                delivering.cancel()
+        await _give_back(outbox)
+    log.info("daemon.stopped")
+
+
+async def _give_back(outbox: Outbox) -> None:
+    """What was claimed and not sent is for whoever runs next; the start would do it as well."""
+    try:
+        await outbox.release()
+    except StoreError as error:
+        log.warning("deliveries.held", reason=str(error))
+
+
+async def _troubles(watchers: Sequence[Watcher], views: Views) -> dict[str, str]:
+    found = {}
+    try:
+        await views.watches()
+    except StoreError as error:
+        found["store"] = str(error)
+    for watcher in watchers:
+        if watcher.trouble is not None:
+            found[f"watch {watcher.watch.name}"] = watcher.trouble
+        elif watcher.last_good is None:
+            found[f"watch {watcher.watch.name}"] = "its first poll is not done yet"
+    return found
+
+
+def _counter(metrics: Metrics, watch: str) -> Callable[[RequestReport], None]:
+    def count(report: RequestReport) -> None:
+        metrics.requests.labels(watch, report.outcome).inc()
+
+    return count
+
+
+# From what was set to what runs. Nothing below knows settings, and nothing in them knows this.
+
+
+def router_of(settings: Settings) -> Router:
+    """Who hears of what: the routes, and for endpoints without one what suits their kind."""
+    return Router(
+        defaults={
+            EndpointName(name): FOR_PEOPLE if endpoint.type == "slack" else FOR_PROGRAMS
+            for name, endpoint in settings.endpoints.items()
+        },
+        routes=[
+            Route(
+                endpoints=[EndpointName(name) for name in route.endpoints],
+                events=route.events,
+                watches=route.watches,
+            )
+            for route in settings.routes.values()
+        ],
+    )
+
+
+def watch_of(name: str, settings: WatchSettings) -> Watch:
+    """A watch as the domain knows it."""
+    return Watch(
+        name=WatchName(name),
+        base_url=settings.base_url,
+        interval=settings.poll_interval,
+        lookback=timedelta(seconds=settings.lookback),
+        notify_backlog=settings.notify_backlog,
+    )
+
+
+def cloud_of(
+    settings: WatchSettings,
+    *,
+    key_source: str,
+    session: aiohttp.ClientSession,
+    clock: Clock,
+    on_request: Callable[[RequestReport], None] | None = None,
+) -> LlamaCloud:
+    """The upstream API as one watch may use it. Raises CloudError for a base URL that is none."""
+    per_minute = settings.requests_per_minute
+    return LlamaCloud(
+        base_url=settings.base_url,
+        api_key=settings.api_key.get_secret_value(),
+        key_source=key_source,
+        session=session,
+        budget=Budget(rate=per_minute / 60, burst=max(1, per_minute / 4), clock=clock),
+        clock=clock,
+        scope=Scope(
+            project_id=settings.project_id,
+            organization_id=settings.organization_id,
+            source_directory_id=settings.source_directory_id,
+        ),
+        on_request=on_request,
+    )
+
+
+def upstream_session() -> aiohttp.ClientSession:
+    """A session for LlamaCloud: no cookies, and no password from a netrc in place of the key."""
+    return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+
+
+def key_source(settings: Settings, watch: str) -> str:
+    """The variable that the watch's key came from, for whoever has to mend it."""
+    for path in (("watches", watch, "api_key"), ("llama_cloud_api_key",)):
+        if origin := settings.origins.get(path):
+            return str(origin)
+    return "LLAMA_CLOUD_API_KEY"
+
+
+def endpoint_of(name: str, settings: EndpointSettings, sender: Sender, clock: Clock) -> Endpoint:
+    """An endpoint that can be sent to."""
+    if settings.type == "slack":
+        from batchwatch.deliver.slack import Slack  # noqa: PLC0415  # slow to import, and not for all
+
+        return Slack(
+            name=EndpointName(name),
+            url=settings.url.get_secret_value(),
+            sender=sender,
+            schedule=settings.retry_schedule,
+            timeout=settings.timeout,
+            concurrency=settings.concurrency,
+        )
+    return Webhook(
+        name=EndpointName(name),
+        url=settings.url.get_secret_value(),
+        sender=sender,
+        clock=clock,
+        schedule=settings.retry_schedule,
+        timeout=settings.timeout,
+        concurrency=settings.concurrency,
+        keys=[key_of(settings.secret.get_secret_value())] if settings.secret else [],
+        headers={name: value.get_secret_value() for name, value in settings.headers.items()},
+    )

@@ -1,0 +1,1 @@
+"""The daemon's own HTTP: whether it lives, whether it is ready, and its metrics."""

@@ -1,0 +1,93 @@
+"""Serve ``/livez``, ``/readyz`` and ``/metrics``."""
+
+from __future__ import annotations
+
+import hmac
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from batchwatch.log import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from batchwatch.metrics import Metrics
+
+log = get_logger()
+
+
+class ListenError(Exception):
+    """The address cannot be listened on."""
+
+
+@asynccontextmanager
+async def serve(
+    host: str,
+    port: int,
+    *,
+    token: str | None,
+    metrics: Metrics,
+    troubles: Callable[[], Awaitable[dict[str, str]]],
+) -> AsyncIterator[str]:
+    """Listen for as long as the context is held; gives the URL, with the true port.
+
+    ``/livez`` and ``/readyz`` are open, for what asks them has no secrets;
+    ``/metrics`` needs the token, if there is one. ``troubles`` names every
+    part that is not well and why.
+
+    Raises :class:`ListenError`.
+    """
+    app = web.Application(client_max_size=64 * 1024)
+
+    async def livez(_request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_request: web.Request) -> web.Response:
+        found = await troubles()
+        return web.json_response(
+            {"ready": not found, "troubles": found}, status=503 if found else 200
+        )
+
+    async def exposition(request: web.Request) -> web.Response:
+        if token is not None and not _knows(request, token):
+            return web.json_response(
+                {
+                    "title": "Unauthorized",
+                    "detail": "send Authorization: Bearer BATCHWATCH_API_TOKEN",
+                },
+                status=401,
+                headers={"WWW-Authenticate": 'Bearer realm="batchwatch"'},
+            )
+        from prometheus_client.exposition import choose_encoder  # noqa: PLC0415  # pulls in a server
+
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(metrics.registry), headers={"Content-Type": content_type})
+
+    app.router.add_get("/livez", livez)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", exposition)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port, shutdown_timeout=1.0)
+        try:
+            await site.start()
+        except OSError as error:
+            raise ListenError(
+                f"cannot listen on {host}:{port}: {error.strerror or error}: "
+                "set BATCHWATCH_LISTEN to a free address"
+            ) from error
+        bound = runner.addresses[0]
+        shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+        yield f"http://{shown}:{bound[1]}"
+    finally:
+        await runner.cleanup()
+
+
+def _knows(request: web.Request, token: str) -> bool:
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(
+        given.strip().encode(), token.encode()
+    )
