@@ -1,0 +1,257 @@
+"""What can be set: every setting with its kind, its default and its meaning.
+
+These models are what the daemon is given. They are frozen, and complete: a
+watch has its key and its interval, whether they were set for it or for all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from urllib.parse import quote
+
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from batchwatch.settings.kinds import Choice, Duration, Flag, Location
+from batchwatch.settings.names import Origin
+from batchwatch.settings.parts import (
+    LLAMA_CLOUD,
+    LOOKBACK,
+    NAME,
+    POLL_INTERVAL,
+    UPSTREAM_KEY,
+    EndpointSettings,
+    RouteSettings,
+    SlackSettings,
+    WatchSettings,
+    WebhookSettings,
+)
+from batchwatch.settings.problems import SettingsError, problems_in
+from batchwatch.settings.rules import contradictions
+from batchwatch.settings.secrets import Key, SigningSecret
+from batchwatch.settings.urls import (
+    Address,
+    BaseUrl,
+    Database,
+    DatabaseUrl,
+    EndpointUrl,
+    Listen,
+    SecretUrl,
+)
+
+if TYPE_CHECKING:
+    from pydantic import ModelWrapValidatorHandler
+
+# What a watch takes from the settings for all where it has none of its own.
+INHERITED = {
+    "api_key": "llama_cloud_api_key",
+    "base_url": "llama_cloud_base_url",
+    "poll_interval": "poll_interval",
+    "lookback": "lookback",
+    "notify_backlog": "notify_backlog",
+}
+
+
+# What `Settings.from_layers` hands to pydantic-settings, which asks for sources by a class method.
+_LAYERS: ContextVar[tuple[Mapping[str, object], ...]] = ContextVar("layers", default=())
+
+
+class Settings(BaseSettings):
+    """Everything that can be set.
+
+    ``Settings(...)`` takes its arguments and nothing else; it is `load` that
+    reads the environment and the files. Either raises `SettingsError` with
+    all that is wrong.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    llama_cloud_api_key: Annotated[SecretStr | None, UPSTREAM_KEY] = Field(
+        default=None,
+        description="The API key of LlamaCloud, for all watches that have none of their own.",
+    )
+    llama_cloud_base_url: Annotated[str, BaseUrl()] = Field(
+        default=LLAMA_CLOUD,
+        description=(
+            "Where LlamaCloud is; https://api.cloud.eu.llamaindex.ai for keys of the EU region."
+        ),
+    )
+    webhook_url: Annotated[SecretUrl | None, EndpointUrl()] = Field(
+        default=None,
+        description="The short way to one webhook: the URL of an endpoint called webhook.",
+    )
+    webhook_secret: Annotated[SecretStr | None, SigningSecret()] = Field(
+        default=None,
+        description="The secret that signs what goes to webhook_url.",
+    )
+    slack_webhook_url: Annotated[SecretUrl | None, EndpointUrl()] = Field(
+        default=None,
+        description="The short way to one Slack channel: the incoming webhook of an endpoint "
+        "called slack.",
+    )
+    poll_interval: Annotated[float, POLL_INTERVAL] = Field(
+        default=15.0,
+        description="How often to look while batches are active.",
+    )
+    lookback: Annotated[float, LOOKBACK] = Field(
+        default=24 * 3600.0,
+        description="How far back to look for batches at the very first start.",
+    )
+    notify_backlog: Annotated[bool, Flag()] = Field(
+        default=False,
+        description="Whether to notify of batches that were over before the very first start.",
+    )
+    data_dir: Annotated[Path, Location()] = Field(
+        default_factory=lambda: default_data_dir(os.environ),
+        description="The folder of everything that must survive a restart.",
+    )
+    database_url: Annotated[DatabaseUrl, Database()] = Field(
+        default_factory=lambda data: _database_in(data["data_dir"]),
+        description="Where the store is, if not in the data folder.",
+    )
+    listen: Annotated[Address, Listen()] = Field(
+        default=Address("127.0.0.1", 8080),
+        description="Where API, dashboard, metrics and health are served; port 0 takes any free "
+        "one. Anything but loopback needs an api_token.",
+    )
+    api_token: Annotated[
+        SecretStr | None, Key(minimum=16, fix="Make one with: openssl rand -hex 32")
+    ] = Field(
+        default=None,
+        description="What callers of the API must send as a bearer token.",
+    )
+    log_format: Annotated[Literal["auto", "console", "json"], Choice("auto", "console", "json")] = (
+        Field(
+            default="auto",
+            description="How logs are written; auto is console on a terminal and json elsewhere.",
+        )
+    )
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Choice("debug", "info", "warning", "error")
+    ] = Field(
+        default="info",
+        description="The least important events that are logged.",
+    )
+    shutdown_grace: Annotated[float, Duration("100ms", "10m")] = Field(
+        default=20.0,
+        description="How long deliveries under way may go on after SIGTERM.",
+    )
+    config: Annotated[Path | None, Location()] = Field(
+        default=None,
+        description="The YAML file to read.",
+    )
+    secrets_dir: Annotated[Path | None, Location()] = Field(
+        default=None,
+        description="A folder with one file for each secret, named as its variable in any case.",
+    )
+    watches: dict[Annotated[str, NAME], WatchSettings] = {}
+    endpoints: dict[Annotated[str, NAME], EndpointSettings] = {}
+    routes: dict[Annotated[str, NAME], RouteSettings] = {}
+
+    _origins: Mapping[tuple[str, ...], Origin] = PrivateAttr(default_factory=dict)
+
+    @property
+    def origins(self) -> Mapping[tuple[str, ...], Origin]:
+        """Where each value came from, by its path; what is not in it has its default."""
+        return self._origins
+
+    @classmethod
+    def from_layers(
+        cls,
+        layers: Iterable[Mapping[str, object]],
+        origins: Mapping[tuple[str, ...], Origin],
+    ) -> Self:
+        """Return the settings that ``layers`` make together, the first one counting most."""
+        token = _LAYERS.set(tuple(layers))
+        try:
+            settings = cls()
+        finally:
+            _LAYERS.reset(token)
+        settings._origins = dict(origins)
+        return settings
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Merge our own layers only.
+
+        The library's sources for the environment and for files pass over
+        names that they do not know and stop at the first trouble; see
+        `sources` for what ours do.
+        """
+        del env_settings, dotenv_settings, file_secret_settings
+        layers = (InitSettingsSource(settings_cls, dict(layer)) for layer in _LAYERS.get())
+        return (init_settings, *layers)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _report_together(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Tell what is wrong between settings along with what is wrong in them."""
+        problems = list(contradictions(given)) if isinstance(given, Mapping) else []
+        try:
+            settings = handler(given)
+        except ValidationError as error:
+            problems += problems_in(error)
+        if problems:  # outside of the handler: no traceback must show what pydantic was given
+            raise SettingsError(problems)
+        return settings
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        """Spell out what was left to be understood."""
+        watches = {
+            name: watch.model_copy(update=self._for_all(watch))
+            for name, watch in (self.watches or {"default": WatchSettings()}).items()
+        }
+        endpoints: dict[str, WebhookSettings | SlackSettings] = {}
+        if self.webhook_url:
+            endpoints["webhook"] = WebhookSettings(url=self.webhook_url, secret=self.webhook_secret)
+        if self.slack_webhook_url:
+            endpoints["slack"] = SlackSettings(url=self.slack_webhook_url)
+        endpoints |= self.endpoints
+        everywhere = {"endpoints": tuple(endpoints)}
+        routes = {
+            name: route.model_copy(update=everywhere) if "*" in route.endpoints else route
+            for name, route in self.routes.items()
+        }
+        # The one moment at which they are not frozen yet: nobody else has seen them.
+        self.__dict__.update(watches=watches, endpoints=endpoints, routes=routes)
+        return self
+
+    def _for_all(self, watch: WatchSettings) -> dict[str, object]:
+        """Return what ``watch`` takes from the settings for all."""
+        return {
+            own: value
+            for own, general in INHERITED.items()
+            if own not in watch.model_fields_set and (value := getattr(self, general)) is not None
+        }
+
+
+def default_data_dir(environ: Mapping[str, str]) -> Path:
+    """Return the folder for state that outlives a program, by the XDG base directory rules."""
+    state = environ.get("XDG_STATE_HOME", "")
+    # "If an implementation encounters a relative path, it should consider the path invalid."
+    if state.startswith("/"):
+        return Path(state) / "batchwatch"
+    home = Path(environ["HOME"]) if environ.get("HOME") else Path.home()
+    return home / ".local" / "state" / "batchwatch"
+
+
+def _database_in(data_dir: Path) -> DatabaseUrl:
+    # SQLAlchemy unquotes the path of a database, so that a ? in it can be told from a query.
+    return DatabaseUrl(f"sqlite+aiosqlite:///{quote(str(data_dir / 'batchwatch.db'))}")

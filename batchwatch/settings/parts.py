@@ -1,0 +1,171 @@
+"""What can be set by name: watches, endpoints and routes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, SecretStr, Tag
+
+from batchwatch.settings.events import EventPattern
+from batchwatch.settings.kinds import Choice, Duration, Flag, ListOf, Whole, Word
+from batchwatch.settings.secrets import HeaderName, HeaderValue, Key, SigningSecret
+from batchwatch.settings.urls import BaseUrl, EndpointUrl, SecretUrl
+
+LLAMA_CLOUD = "https://api.cloud.llamaindex.ai"
+
+NAME = Word(
+    r"[a-z0-9][a-z0-9_-]{0,62}",
+    allowed="a name of at most 63 lower-case letters, digits, - and _, the first no - or _",
+    fix="Choose another name.",
+)
+_ID = Word(
+    r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}",
+    allowed="an id of LlamaCloud, such as prj-… or a UUID",
+    fix="Copy the id again from LlamaCloud.",
+)
+_NAMES = ListOf(
+    Word(
+        rf"\*|{NAME.form.pattern}",
+        allowed="a name, or * for all",
+        fix="Use names as they are configured.",
+    )
+)
+UPSTREAM_KEY = Key(fix="Copy the key again from LlamaCloud's page of API keys.")
+POLL_INTERVAL = Duration("100ms", "1d")
+LOOKBACK = Duration("1s", "365d")
+_RETRIES = ListOf(Duration("0s", "7d"), most=50)
+
+# At once, then more and more patiently, over three days in all.
+_RETRY_SCHEDULE = (
+    0.0, 5.0, 30.0, 5 * 60.0, 30 * 60.0,
+    *(hours * 3600.0 for hours in (2, 5, 10, 14, 20, 24)),
+)  # fmt: skip
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class WatchSettings(_Part):
+    """One key and the batches that it can see."""
+
+    base_url: Annotated[str, BaseUrl()] = Field(
+        default=LLAMA_CLOUD,
+        description="Where this watch finds LlamaCloud.",
+    )
+    api_key: Annotated[SecretStr, UPSTREAM_KEY] = Field(
+        default=SecretStr(""),  # empty only when loaded with for_run=False
+        description="The API key of this watch; a key is valid for one project and region.",
+    )
+    project_id: Annotated[str | None, _ID] = Field(
+        default=None,
+        description="Watch only this project; rarely needed, since a key belongs to one.",
+    )
+    organization_id: Annotated[str | None, _ID] = Field(
+        default=None,
+        description="The organisation to ask for; rarely needed.",
+    )
+    source_directory_id: Annotated[str | None, _ID] = Field(
+        default=None,
+        description="Watch only batches over this directory.",
+    )
+    poll_interval: Annotated[float, POLL_INTERVAL] = Field(
+        default=15.0,
+        description="How often this watch looks.",
+    )
+    lookback: Annotated[float, LOOKBACK] = Field(
+        default=24 * 3600.0,
+        description="How far back this watch looks the first time.",
+    )
+    notify_backlog: Annotated[bool, Flag()] = Field(
+        default=False,
+        description="Whether this watch notifies of what was over before its first look.",
+    )
+    requests_per_minute: Annotated[int, Whole(1, 60_000)] = Field(
+        default=1200,
+        description="The most requests this watch may send; 20 is the limit of a free plan.",
+    )
+
+
+_TYPE = Choice("webhook", "slack")
+_TYPE_MEANING = "The kind of receiver; where it is left out, the host of the URL tells."
+_CONCURRENCY = Whole(1, 256)
+_CONCURRENCY_MEANING = "How many deliveries may be under way at once."
+
+
+class _Endpoint(_Part):
+    type: Annotated[str, _TYPE]
+    url: Annotated[SecretUrl, EndpointUrl()] = Field(
+        description="Where notifications are posted.",
+    )
+    timeout: Annotated[float, Duration("100ms", "5m")] = Field(
+        default=15.0,
+        description="How long one delivery may take in all.",
+    )
+    retry_schedule: Annotated[tuple[float, ...], _RETRIES] = Field(
+        default=_RETRY_SCHEDULE,
+        description="The waits before each try, the first one included; then it is a dead letter.",
+    )
+
+
+class WebhookSettings(_Endpoint):
+    """A program that is notified by POST requests, signed if there is a secret."""
+
+    type: Annotated[Literal["webhook"], _TYPE] = Field(default="webhook", description=_TYPE_MEANING)
+    concurrency: Annotated[int, _CONCURRENCY] = Field(
+        default=16,
+        description=_CONCURRENCY_MEANING,
+    )
+    secret: Annotated[SecretStr | None, SigningSecret()] = Field(
+        default=None,
+        description="Signs each message by Standard Webhooks; without one, nothing is signed.",
+    )
+    headers: dict[Annotated[str, HeaderName()], Annotated[SecretStr, HeaderValue()]] = Field(
+        default={},
+        description="Extra headers by their names; in a variable's name, _ stands for a hyphen.",
+    )
+
+
+class SlackSettings(_Endpoint):
+    """A Slack channel that is notified through its incoming webhook."""
+
+    type: Annotated[Literal["slack"], _TYPE] = Field(default="slack", description=_TYPE_MEANING)
+    # Slack lets about one message a second through, so more would only collect refusals.
+    concurrency: Annotated[int, _CONCURRENCY] = Field(
+        default=1,
+        description=_CONCURRENCY_MEANING,
+    )
+
+
+def _endpoint_type(given: object) -> str:
+    """Say which of the endpoint models is meant, without judging anything else."""
+    if isinstance(given, _Endpoint):
+        return "slack" if isinstance(given, SlackSettings) else "webhook"
+    if not isinstance(given, Mapping):
+        return "webhook"
+    if given.get("type"):
+        return "slack" if str(given["type"]).strip().lower() == "slack" else "webhook"
+    return "slack" if SecretUrl.of(given.get("url")).is_slack else "webhook"
+
+
+EndpointSettings = Annotated[
+    Annotated[WebhookSettings, Tag("webhook")] | Annotated[SlackSettings, Tag("slack")],
+    Discriminator(_endpoint_type),
+]
+
+
+class RouteSettings(_Part):
+    """Which events go where."""
+
+    events: Annotated[tuple[str, ...], ListOf(EventPattern())] = Field(
+        default=("*",),
+        description="Types of events: batch.completed, all of a group as in batch.*, or *.",
+    )
+    watches: Annotated[tuple[str, ...], _NAMES] = Field(
+        default=("*",),
+        description="Names of watches whose events are meant, or * for all.",
+    )
+    endpoints: Annotated[tuple[str, ...], _NAMES] = Field(
+        description="Names of endpoints that are notified, or * for all.",
+    )

@@ -1,0 +1,117 @@
+"""The settings in force, for ``batchwatch check``: what they are, where from, what is doubtful."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from batchwatch.settings.model import INHERITED, Settings
+from batchwatch.settings.names import key, variable
+from batchwatch.settings.parts import WebhookSettings
+from batchwatch.settings.table import settings
+from batchwatch.settings.urls import is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from batchwatch.settings.names import Path
+
+# Which shortcut sets what of which endpoint.
+_SHORTCUTS: dict[Path, Path] = {
+    ("endpoints", "webhook", "url"): ("webhook_url",),
+    ("endpoints", "webhook", "secret"): ("webhook_secret",),
+    ("endpoints", "slack", "url"): ("slack_webhook_url",),
+}
+
+
+class Line(NamedTuple):
+    """One setting: its key, its value with secrets hidden, and where that came from."""
+
+    key: str
+    value: str
+    origin: str
+
+    def __str__(self) -> str:
+        return f"{self.key} = {self.value} ({self.origin})"
+
+
+def describe(given: Settings) -> tuple[Line, ...]:
+    """Return every setting that is in force, in the order of the documentation."""
+    return tuple(
+        Line(key(path), _shown(setting.kind.show, value), _origin(given, path))
+        for pattern, setting in settings().items()
+        for path, value in _values(given, pattern)
+    )
+
+
+def warnings(given: Settings) -> tuple[str, ...]:
+    """Return what is allowed but probably not meant, each with the way out."""
+    return (*_about_watches(given), *_about_endpoints(given))
+
+
+def _values(given: object, pattern: Path, path: Path = ()) -> Iterator[tuple[Path, object]]:
+    """Yield what ``pattern`` leads to, once for each name that its ``<NAME>`` stands for."""
+    if not pattern:
+        yield path, given
+    elif isinstance(given, Mapping):
+        for name, value in given.items():
+            yield from _values(value, pattern[1:], (*path, name))
+    elif hasattr(given, pattern[0]):  # not every endpoint has all settings of endpoints
+        yield from _values(getattr(given, pattern[0]), pattern[1:], (*path, pattern[0]))
+
+
+def _shown(show: Callable[[Any], str], value: object) -> str:
+    is_unset = value is None or (isinstance(value, SecretStr) and not value)
+    return "not set" if is_unset else show(value)
+
+
+def _origin(given: Settings, path: Path) -> str:
+    if path not in given.origins:
+        if path[0] == "watches" and path[-1] in INHERITED:
+            path = (INHERITED[path[-1]],)
+        path = _SHORTCUTS.get(path, path)
+    origin = given.origins.get(path)
+    if origin is None:
+        return "default"
+    return origin.place if origin.name == key(path) else str(origin)
+
+
+def _about_watches(given: Settings) -> Iterator[str]:
+    covered = {name for route in given.routes.values() for name in route.watches}
+    routed = {name for route in given.routes.values() for name in route.endpoints}
+    if routed != set(given.endpoints):
+        covered.add("*")  # an endpoint without a route of its own hears of every watch
+    for name, watch in given.watches.items():
+        if _is_open(watch.base_url):
+            yield (
+                f"watches.{name} sends its API key unencrypted to {watch.base_url}. "
+                f"Use https:// unless the way there is safe."
+            )
+        if given.endpoints and not covered & {"*", name}:
+            yield f"No route takes the events of watches.{name}. Add one, or nobody is notified."
+
+
+def _about_endpoints(given: Settings) -> Iterator[str]:
+    for name, endpoint in given.endpoints.items():
+        if _is_open(endpoint.url.get_secret_value()):
+            yield (
+                f"endpoints.{name} is notified unencrypted at {endpoint.url.shown}. "
+                f"Use https:// unless the way there is safe."
+            )
+        if isinstance(endpoint, WebhookSettings) and endpoint.secret is None:
+            yield (
+                f"endpoints.{name} has no secret, so its receiver cannot tell our messages "
+                f"from others'. Set one, such as {variable(('webhook_secret',))}."
+            )
+    if given.webhook_secret and not given.webhook_url:
+        secret, url = variable(("webhook_secret",)), variable(("webhook_url",))
+        yield f"{secret} has no effect without {url}; other endpoints have their own."
+
+
+def _is_open(url: str) -> bool:
+    """Whether what goes to ``url`` leaves this machine unencrypted."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")

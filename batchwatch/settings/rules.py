@@ -1,0 +1,134 @@
+"""What must hold between settings, judged on what was given and not on what became of it.
+
+A rule must not wait until every single value is right, or the user would mend
+one mistake only to be told of the next. So these look at the raw values, and
+pass over what another check refuses anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from batchwatch.settings.kinds import split_list
+from batchwatch.settings.names import key, variable
+from batchwatch.settings.problems import Invalid, Problem, nearest, shown
+from batchwatch.settings.urls import Listen, SecretUrl
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from batchwatch.settings.names import Path
+
+Given = Mapping[str, object]
+
+_SHORTCUTS = {"webhook": "webhook_url", "slack": "slack_webhook_url"}
+
+
+def contradictions(given: Given) -> Iterator[Problem]:
+    """Yield what cannot be meant together."""
+    yield from _shortcuts(given)
+    yield from _open_door(given)
+    yield from _unknown_names(given)
+
+
+def unready(tried: Collection[Path]) -> Iterator[Problem]:
+    """Yield what is missing to run, given the paths that somebody tried to set.
+
+    A setting that was given wrongly counts as given: its own problem is told
+    already, and one mistake should read as one.
+    """
+    if ("llama_cloud_api_key",) not in tried:
+        yield from _keyless(tried)
+    shortcuts = {(name,) for name in _SHORTCUTS.values()}
+    if not any(path in shortcuts or path[0] == "endpoints" for path in tried):
+        yield Problem(
+            "BATCHWATCH_WEBHOOK_URL",
+            given="nothing, and no other endpoint",
+            expected="at least one endpoint to notify",
+            fix="Set it, or BATCHWATCH_SLACK_WEBHOOK_URL, or BATCHWATCH_ENDPOINTS__NAME__URL.",
+            path=("webhook_url",),
+        )
+
+
+def _keyless(tried: Collection[Path]) -> Iterator[Problem]:
+    names = sorted({path[1] for path in tried if path[0] == "watches" and len(path) > 1})
+    if names or ("watches",) in tried:
+        fix = "Set it, or LLAMA_CLOUD_API_KEY for all watches that have none of their own."
+        paths: list[Path] = [("watches", name, "api_key") for name in names]
+    else:
+        fix = "Set it, or LLAMA_PARSE_API_KEY, or LLAMA_CLOUD_API_KEY_FILE to a file that holds it."
+        paths = [("llama_cloud_api_key",)]
+    for path in paths:
+        if path not in tried:
+            expected = "an API key of LlamaCloud"
+            yield Problem(variable(path), "nothing", expected, fix, path)
+
+
+def _shortcuts(given: Given) -> Iterator[Problem]:
+    endpoints = _map(given.get("endpoints"))
+    for name, shortcut in _SHORTCUTS.items():
+        if given.get(shortcut) and name in endpoints:
+            yield Problem(
+                variable((shortcut,)),
+                given=f"an endpoint called {name}, and there is another one of that name",
+                expected="one endpoint of a name",
+                fix=f"Rename endpoints.{name}, or leave one of them out.",
+                path=(shortcut,),
+            )
+    if SecretUrl.of(given.get("webhook_url")).is_slack:
+        yield Problem(
+            variable(("webhook_url",)),
+            given="a URL of Slack",
+            expected="the URL of a program that reads Standard Webhooks",
+            fix=f"Use {variable(('slack_webhook_url',))} for it.",
+            path=("webhook_url",),
+        )
+
+
+def _open_door(given: Given) -> Iterator[Problem]:
+    try:
+        address = Listen().parse(given.get("listen", "localhost:0"))
+    except Invalid:
+        return  # which its own check tells
+    if not address.is_loopback and not given.get("api_token"):
+        yield Problem(
+            variable(("listen",)),
+            given=f"{address}, and no {variable(('api_token',))}",
+            expected="a loopback address such as 127.0.0.1:8080, unless a token guards the API",
+            fix=f"Set {variable(('api_token',))}; make one with: openssl rand -hex 32",
+            path=("listen",),
+        )
+
+
+def _unknown_names(given: Given) -> Iterator[Problem]:
+    shortcuts = {name for name, shortcut in _SHORTCUTS.items() if given.get(shortcut)}
+    known = {
+        "watches": sorted(map(str, _map(given.get("watches")))) or ["default"],
+        "endpoints": sorted({*map(str, _map(given.get("endpoints"))), *shortcuts}),
+    }
+    for route, raw in _map(given.get("routes")).items():
+        for what, names in known.items():
+            for name in _entries(_map(raw).get(what)):
+                if name not in ("*", *names):
+                    path = ("routes", str(route), what)
+                    near = nearest(name, names)
+                    yield Problem(
+                        variable(path),
+                        given=shown(name),
+                        expected=f"one of the {what}: {', '.join(names) or 'there are none'}",
+                        fix=f"Did you mean {near}?" if near else f"See {key((what,))}.",
+                        path=path,
+                    )
+
+
+def _map(raw: object) -> Mapping[object, object]:
+    return raw if isinstance(raw, Mapping) else {}
+
+
+def _entries(raw: object) -> list[str]:
+    if isinstance(raw, str):
+        return split_list(raw)
+    return (
+        [entry for entry in raw if isinstance(entry, str)] if isinstance(raw, list | tuple) else []
+    )

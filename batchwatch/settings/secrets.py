@@ -1,0 +1,119 @@
+"""The kinds of secrets: what ends up in a header, and what signs.
+
+All of them are hidden from the moment a source has read them. What cannot
+stand in a header is refused here, where the setting can still be named:
+a line break in a key would otherwise smuggle in a header of its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+
+from pydantic import SecretStr
+
+from batchwatch.settings.kinds import Kind, Word
+from batchwatch.settings.problems import Invalid
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class Key(Kind[SecretStr]):
+    """A key or token that is sent as ``Authorization: Bearer …``."""
+
+    secret = True
+
+    def __init__(self, *, fix: str, minimum: int = 1) -> None:
+        length = f" of at least {minimum} characters" if minimum > 1 else ""
+        super().__init__(allowed=f"text{length} without white space", fix=fix)
+        self.minimum = minimum
+
+    def read(self, text: str) -> SecretStr:
+        """Return it hidden."""
+        _check_header(text)
+        if any(map(str.isspace, text)):
+            raise Invalid("with white space in it")
+        if len(text) < self.minimum:
+            raise Invalid("which is too short")
+        return SecretStr(text)
+
+
+class HeaderValue(Kind[SecretStr]):
+    """The value of an extra header; any may be a secret, so all are hidden."""
+
+    secret = True
+
+    def __init__(self) -> None:
+        super().__init__(
+            allowed="text without line breaks and other control characters, in latin-1",
+            fix="Remove these characters, or encode the value as the receiver expects it.",
+        )
+
+    def read(self, text: str) -> SecretStr:
+        """Return it hidden."""
+        _check_header(text)
+        return SecretStr(text)
+
+
+class HeaderName(Word):
+    """The name of an extra header, in lower case: names that differ only in case are the same."""
+
+    # What we say ourselves about a message must stay true.
+    _OURS = frozenset({
+        "connection", "content-encoding", "content-length", "content-type", "host", "te", "trailer",
+        "transfer-encoding", "upgrade", "webhook-id", "webhook-signature", "webhook-timestamp",
+    })  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__(
+            r"[!#$%&'*+.^_`|~0-9a-z-]{1,100}",
+            allowed="the name of a header that batchwatch does not set itself",
+            fix="Use letters, digits and hyphens, as in x-api-key.",
+        )
+
+    def read(self, text: str) -> str:
+        """Return it in lower case."""
+        name = super().read(text.lower())
+        if name in self._OURS:
+            raise Invalid("which batchwatch sets itself", fix="Remove this header.")
+        return name
+
+
+class SigningSecret(Kind[SecretStr]):
+    """The key of Standard Webhooks signatures, in the form that all its libraries read."""
+
+    secret = True
+
+    _PREFIX = "whsec_"
+    _SIZES = range(24, 64 + 1)  # bytes, as the standard recommends
+
+    def __init__(self) -> None:
+        super().__init__(
+            allowed="whsec_ followed by 24 to 64 bytes in base64",
+            fix='Make one with: echo "whsec_$(openssl rand -base64 32)"',
+        )
+
+    def read(self, text: str) -> SecretStr:
+        """Return it hidden, prefix included."""
+        if not text.startswith(self._PREFIX):
+            raise Invalid("which does not begin with whsec_")
+        try:
+            key = base64.b64decode(text.removeprefix(self._PREFIX), validate=True)
+        except ValueError:
+            raise Invalid("which is no base64 after whsec_") from None
+        if len(key) not in self._SIZES:
+            raise Invalid(f"which is {len(key)} bytes after decoding")
+        return SecretStr(text)
+
+    def schema(self) -> dict[str, object]:
+        """Give the form."""
+        return {"type": "string", "pattern": "^whsec_[A-Za-z0-9+/]+=*$"}
+
+
+def _check_header(text: str) -> None:
+    if _CONTROL.search(text):
+        raise Invalid("with a line break or another control character in it")
+    try:
+        text.encode("latin-1")
+    except UnicodeEncodeError:
+        raise Invalid("with characters that no header can carry") from None

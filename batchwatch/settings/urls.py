@@ -1,0 +1,226 @@
+"""URLs and addresses: where LlamaCloud is, where notifications go, where we listen, where we store.
+
+The URL of an endpoint is a secret as a whole: whoever knows Slack's can post
+with it, and others carry a token in their path or query. It is kept hidden,
+and `shown` tells scheme and host, which is enough to recognise it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import ClassVar, Self
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import Secret, SecretStr
+
+from batchwatch.settings.kinds import Kind, text_of
+from batchwatch.settings.problems import Invalid, looks_secret, shown, without_login
+
+_LARGEST_PORT = 65_535
+_SLACK_HOSTS = frozenset({"hooks.slack.com", "hooks.slack-gov.com"})
+
+
+class SecretUrl(Secret[str]):
+    """A URL that anything but ``get_secret_value()`` shows as ``https://hooks.slack.com/…``."""
+
+    @property
+    def shown(self) -> str:
+        """Scheme and host, with ``…`` for the rest if there is any."""
+        try:
+            url = urlsplit(self.get_secret_value())
+        except ValueError:
+            return "…"
+        more = url.path.strip("/") or url.query or url.fragment
+        return f"{url.scheme}://{_without_login(url)}{'/…' if more else ''}"
+
+    @property
+    def host(self) -> str:
+        """The host's name or address, in lower case, without brackets; empty if there is none."""
+        try:
+            return urlsplit(self.get_secret_value()).hostname or ""
+        except ValueError:
+            return ""
+
+    @property
+    def is_slack(self) -> bool:
+        """Whether it is one of Slack's incoming webhooks."""
+        return self.host in _SLACK_HOSTS
+
+    @classmethod
+    def of(cls, given: object) -> Self:
+        """Return what a source holds, unchecked; empty if that is no text."""
+        return cls(text_of(given) if isinstance(given, str | SecretStr | Secret) else "")
+
+    def _display(self) -> str:
+        return self.shown
+
+
+class DatabaseUrl(Secret[str]):
+    """A database URL, ready for SQLAlchemy's asyncio engines; its password is never shown."""
+
+    @property
+    def shown(self) -> str:
+        """The URL without login and query."""
+        return without_login(self.get_secret_value().partition("?")[0])
+
+    def _display(self) -> str:
+        return self.shown
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens; port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return is_loopback(self.host)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class BaseUrl(Kind[str]):
+    """The root of an API: a key is sent there, so nothing else may hide in it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            allowed="an http:// or https:// URL without login, query and fragment",
+            fix="Write it like https://api.cloud.llamaindex.ai.",
+        )
+
+    def read(self, text: str) -> str:
+        """Return it without trailing slash; https:// is meant where no scheme is given."""
+        if looks_secret(text):
+            raise Invalid("which looks like a key", fix="Exchange it with the key.")
+        url = _split(text if "://" in text else f"https://{text}")
+        if "@" in text:
+            raise Invalid("with a login in it", fix="Remove what stands before the @.")
+        if url.query or url.fragment:
+            raise Invalid("with a query or fragment", fix="Remove what follows the ? or #.")
+        return f"{url.scheme}://{url.netloc.lower()}{url.path.rstrip('/')}"
+
+    def show_wrong(self, text: str) -> str:
+        """Return it without what is not wanted in it."""
+        return super().show_wrong(re.sub(r"[?#].*", "…", text))
+
+
+class EndpointUrl(Kind[SecretUrl]):
+    """Where notifications are posted. A login in it is used for basic authentication."""
+
+    secret = True
+
+    def __init__(self) -> None:
+        super().__init__(
+            allowed="an http:// or https:// URL",
+            fix="Copy the whole URL from the receiver again.",
+        )
+
+    def read(self, text: str) -> SecretUrl:
+        """Return it as it was given: its path and query may be signed."""
+        if _split(text).fragment:
+            raise Invalid("with a fragment", fix="Remove what follows the #.")
+        return SecretUrl(text)
+
+
+class Listen(Kind[Address]):
+    """Where our own server listens."""
+
+    _FORM = re.compile(
+        r"(?:\[(?P<six>[^\[\]\s]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})"
+    )
+
+    def __init__(self) -> None:
+        super().__init__(
+            allowed="host:port, an IPv6 address in brackets",
+            fix="Write it like 127.0.0.1:8080, [::1]:8080, or 0.0.0.0:8080 for all interfaces.",
+        )
+
+    def read(self, text: str) -> Address:
+        """Return host and port."""
+        parts = self._FORM.fullmatch(text)
+        if not parts or int(parts["port"]) > _LARGEST_PORT:
+            raise Invalid
+        if parts["six"]:
+            try:
+                ip_address(parts["six"])
+            except ValueError:
+                raise Invalid from None
+        return Address(parts["six"] or parts["host"], int(parts["port"]))
+
+
+class Database(Kind[DatabaseUrl]):
+    """The store's database, by its plain URL or with the driver named."""
+
+    secret = True
+
+    _DRIVERS: ClassVar = {
+        "sqlite": "sqlite+aiosqlite",
+        "sqlite+aiosqlite": "sqlite+aiosqlite",
+        "postgres": "postgresql+asyncpg",
+        "postgresql": "postgresql+asyncpg",
+        "postgresql+asyncpg": "postgresql+asyncpg",
+    }
+    # Take a driver out of here on the day that the store speaks it.
+    _LATER = frozenset({"postgresql+asyncpg"})
+
+    def __init__(self) -> None:
+        super().__init__(
+            allowed="an SQLite file: sqlite:///relative/path or sqlite:////absolute/path",
+            fix="Write it like sqlite:////data/batchwatch.db, or set only the data folder.",
+        )
+
+    def read(self, text: str) -> DatabaseUrl:
+        """Return the URL with the asyncio driver in it."""
+        scheme, _, rest = text.partition("://")
+        driver = self._DRIVERS.get(scheme.lower())
+        if driver is None:
+            raise Invalid
+        if driver in self._LATER:
+            raise Invalid(
+                "which is PostgreSQL and comes with a later version",
+                fix="Leave it out to use SQLite in the data folder.",
+            )
+        path = rest.removeprefix("/")
+        if path == rest or not path.strip("/") or path.startswith((":memory:", "file:")):
+            raise Invalid("which names no file", fix="Three slashes, then the path of a file.")
+        if path.startswith("~"):
+            path = str(Path(path).expanduser())
+        return DatabaseUrl(f"{driver}:///{path}")
+
+    def show_wrong(self, text: str) -> str:
+        """Return its scheme; where its password ends is anybody's guess."""
+        scheme, separator, _ = text.partition("://")
+        return shown(f"{scheme}://…") if separator else super().show_wrong(text)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` can only be this machine, judged by its text alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _split(text: str) -> SplitResult:
+    # before urlsplit, which drops line breaks in silence
+    if " " in text or not text.isprintable():
+        raise Invalid("with white space or a control character in it")
+    try:
+        url = urlsplit(text)
+        url.port  # noqa: B018 - raises for a port that is none
+    except ValueError:
+        raise Invalid from None
+    if url.scheme not in {"http", "https"} or not url.hostname:
+        raise Invalid
+    return url
+
+
+def _without_login(url: SplitResult) -> str:
+    return url.netloc.rpartition("@")[2]
