@@ -1,0 +1,273 @@
+"""The three questions that batchwatch asks of LlamaCloud, all of them GETs: it changes nothing."""
+
+from __future__ import annotations
+
+import re
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
+from urllib.parse import quote
+
+from batchwatch.llamacloud.budget import Priority
+from batchwatch.llamacloud.errors import Garbled, NotFound, Rejected
+from batchwatch.llamacloud.key import ApiKey
+from batchwatch.llamacloud.paging import follow
+from batchwatch.llamacloud.transport import (
+    LIMITS,
+    Answer,
+    Limits,
+    Question,
+    RequestReport,
+    Transport,
+)
+from batchwatch.llamacloud.wire import Job, Jobs, Page, Unreadable, read_batch, read_jobs, read_page
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Sequence
+
+    import aiohttp
+
+    from batchwatch.clock import Clock
+    from batchwatch.domain.batch import BatchId, FileOutcome, Observation, Status
+    from batchwatch.llamacloud.budget import Budget
+    from batchwatch.llamacloud.wire import Body, Item
+
+T = TypeVar("T")
+
+BATCHES: Final = "/api/v2/batches"
+JOBS: Final = {"parse_v2": "/api/v2/parse", "extract_v2": "/api/v2/extract"}
+
+PAGE_SIZE: Final = 1_000  # asked for; no maximum is documented, and fewer may come
+SMALLEST_PAGE: Final = 10  # below this upstream's own default is asked for
+IDS_AT_ONCE: Final = 50  # job ids in one URL, which then has about 3,000 characters
+_TOO_LONG: Final = frozenset({413, 414, 431})
+_COMPLAINS_OF_SIZE: Final = frozenset({400, 422})
+_NAMED_LIMIT: Final = re.compile(
+    r"(?:less than or equal to|at most|max\w*|<=)\D{0,12}(\d+)", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which part of what the key may see; normally all of it, for keys belong to one project."""
+
+    project_id: str | None = None
+    organization_id: str | None = None
+    source_directory_id: str | None = None
+
+
+class LlamaCloud:
+    """The upstream API behind one key.
+
+    ``key_source`` is the variable that the key came from; errors name it.
+    ``on_request`` hears of every try, the failed ones included. Every
+    question raises :class:`CloudError`, after a few tries where those make
+    sense.
+    """
+
+    def __init__(  # noqa: PLR0913  # what a watch has settings for, each by its name
+        self,
+        *,
+        base_url: str,
+        api_key: str,
+        key_source: str,
+        session: aiohttp.ClientSession,
+        budget: Budget,
+        clock: Clock,
+        scope: Scope = Scope(),
+        on_request: Callable[[RequestReport], None] | None = None,
+        limits: Limits = LIMITS,
+    ) -> None:
+        key = ApiKey(api_key, source=key_source)
+        del api_key  # a traceback may show locals
+        self._transport = Transport(
+            base_url=base_url,
+            key=key,
+            session=session,
+            budget=budget,
+            clock=clock,
+            limits=limits,
+        )
+        self._transport.on_request = on_request
+        self._clock = clock
+        self._scope = scope
+        self._page_sizes: dict[str, int | None] = {}  # by path, as far as upstream let us
+
+    @property
+    def requests(self) -> int:
+        """How many were sent so far, retries included."""
+        return self._transport.requests
+
+    async def list_batches(
+        self,
+        *,
+        created_on_or_after: datetime | None = None,
+        created_on_or_before: datetime | None = None,
+        status: Status | None = None,
+        page_size: int | None = None,
+        priority: Priority = Priority.DISCOVER,
+    ) -> AsyncGenerator[Page]:
+        """Yield the listing page by page, in upstream's order, which is not documented.
+
+        While the caller has a page, the next one is fetched already: close
+        the generator (``contextlib.aclosing``) when leaving it early. Raises
+        :class:`PagingLoop`, after what came, when the listing does not end.
+        """
+        filters = self._scoped()
+        if self._scope.source_directory_id:
+            filters.append(("source_directory_id", self._scope.source_directory_id))
+        if created_on_or_after is not None:
+            filters.append(("created_at_on_or_after", _rfc3339(created_on_or_after)))
+        if created_on_or_before is not None:
+            filters.append(("created_at_on_or_before", _rfc3339(created_on_or_before)))
+        if status is not None:
+            filters.append(("status", status))
+
+        async def fetch(token: str | None) -> Page:
+            question = Question(
+                "list_batches", BATCHES, _with_token(filters, token), read_page, priority
+            )
+            answer = await self._sized(question, page_size or PAGE_SIZE)
+            answer.value.date = answer.date
+            return answer.value
+
+        where = self._transport.where(BATCHES)
+        async with aclosing(follow(fetch, where=where, ahead=True)) as pages:
+            async for page in pages:
+                yield page
+
+    async def get_batch(
+        self, batch_id: BatchId, *, results: bool, priority: Priority
+    ) -> Observation:
+        """One batch as it is now, with its results where ``results`` and upstream has them."""
+        path = f"{BATCHES}/{quote(batch_id, safe='', errors='replace')}"
+        if batch_id in ("", ".", ".."):  # ids are upstream's, and these would be another path
+            raise NotFound(
+                f"not asked, for {batch_id!r} can be no batch's id",
+                where=self._transport.where(BATCHES),
+                what_to_do="LlamaCloud itself listed it: report it there.",
+            )
+
+        def read(body: Body) -> tuple[Item, tuple[FileOutcome, ...] | None]:
+            item, outcomes = read_batch(body)
+            if item.id != batch_id:
+                raise Unreadable("the batch of that id")
+            return item, outcomes
+
+        params = self._scoped()
+        if results:
+            params.append(("expand", "results"))
+        answer = await self._transport.get(Question("get_batch", path, params, read, priority))
+        item, outcomes = answer.value
+        return item.observation(
+            self._clock.now(), asked_results=results, results=outcomes if results else None
+        )
+
+    async def jobs(self, job_type: str, ids: Sequence[str], *, priority: Priority) -> list[Job]:
+        """The jobs of one type (``parse_v2``, ``extract_v2``), as far as upstream knows them.
+
+        An id that upstream does not show, or shows unreadably, has no job in
+        the result. Raises :class:`Rejected` for a type that no endpoint is
+        known for; :data:`JOBS` has those that are.
+        """
+        if job_type not in JOBS:
+            raise Rejected(
+                f"not asked, for batchwatch knows no endpoint for jobs of the type {job_type!r}",
+                where=self._transport.where("/api/v2"),
+                what_to_do="Look for a newer batchwatch, or report this line.",
+            )
+        wanted = list(dict.fromkeys(ids))
+        found: list[Job] = []
+        for start in range(0, len(wanted), IDS_AT_ONCE):
+            found += await self._jobs(job_type, wanted[start : start + IDS_AT_ONCE], priority)
+        return found
+
+    async def _jobs(self, job_type: str, ids: Sequence[str], priority: Priority) -> list[Job]:
+        """The jobs of a few ids; by halves where upstream cannot take that long a URL."""
+        try:
+            return await self._jobs_at_once(job_type, ids, priority)
+        except Rejected as error:
+            if error.status not in _TOO_LONG or len(ids) == 1:
+                raise
+        half = len(ids) // 2
+        return [
+            *await self._jobs(job_type, ids[:half], priority),
+            *await self._jobs(job_type, ids[half:], priority),
+        ]
+
+    async def _jobs_at_once(
+        self, job_type: str, ids: Sequence[str], priority: Priority
+    ) -> list[Job]:
+        path = JOBS[job_type]
+        filters = [*self._scoped(), *(("job_ids", one) for one in ids)]
+        read = partial(read_jobs, job_type=job_type)
+
+        async def fetch(token: str | None) -> Jobs:
+            question = Question("list_jobs", path, _with_token(filters, token), read, priority)
+            return (await self._sized(question, len(ids))).value
+
+        # Upstream may know the parameter by another name, and then lists every job there is:
+        # only what was asked for counts, and once that is there nothing more is fetched.
+        missing = set(ids)
+        found: list[Job] = []
+        pages = follow(fetch, where=self._transport.where(path), most=len(ids) + 1, ahead=False)
+        async with aclosing(pages):
+            async for page in pages:
+                for job in page.items:
+                    if job.id in missing:
+                        missing.remove(job.id)
+                        found.append(job)
+                if not missing:
+                    break
+        return found
+
+    async def _sized(self, question: Question[T], wanted: int) -> Answer[T]:
+        """Ask for a page of ``wanted`` entries, or of as many as upstream allows.
+
+        Its limit is documented nowhere. Where it complains, or sends more
+        than we can take, less is asked for, now and from now on.
+        """
+        while True:
+            allowed = self._page_sizes.get(question.path, wanted)
+            size = None if allowed is None else min(allowed, wanted)
+            params = question.params
+            if size is not None:
+                params = [*params, ("page_size", str(size))]
+            try:
+                return await self._transport.get(replace(question, params=params))
+            except Rejected as error:
+                about_size = error.status in _COMPLAINS_OF_SIZE and "page_size" in error.detail
+                if size is None or not about_size:
+                    raise
+                self._page_sizes[question.path] = _smaller(size, error.detail)
+            except Garbled as error:
+                if size is None or size == 1 or not error.oversized:
+                    raise
+                self._page_sizes[question.path] = size // 2
+
+    def _scoped(self) -> list[tuple[str, str]]:
+        scope = self._scope
+        pairs = (("project_id", scope.project_id), ("organization_id", scope.organization_id))
+        return [(name, value) for name, value in pairs if value]
+
+
+def _with_token(filters: list[tuple[str, str]], token: str | None) -> list[tuple[str, str]]:
+    """The filters again on every page, as the official SDK does, and the token if there is one."""
+    return filters if token is None else [*filters, ("page_token", token)]
+
+
+def _smaller(size: int, detail: str) -> int | None:
+    """What to ask for instead of ``size``: the limit that ``detail`` names, or half."""
+    named = _NAMED_LIMIT.search(detail)
+    limit = int(named[1]) if named else 0
+    smaller = limit if 0 < limit < size else size // 2
+    return smaller if smaller >= SMALLEST_PAGE else None
+
+
+def _rfc3339(moment: datetime) -> str:
+    """``moment`` in UTC, with microseconds always, as the official SDK writes it."""
+    if moment.tzinfo is None:
+        raise ValueError(f"a time without its offset: {moment}")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
