@@ -62,6 +62,8 @@ class Simulator:
         self.api_key = api_key
         self.url = ""  # known once it listens
         self.requests: Counter[str] = Counter()
+        self._answered = 0
+        self._asked = asyncio.Condition()
         self.world = World(chosen, seed=seed, timeline=timeline)
         self.faults = Faults(chosen, seed=seed, timeline=timeline)
         self.webhooks = Webhooks(self.world, faults=self.faults, clock=clock)
@@ -86,6 +88,11 @@ class Simulator:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._open.aclose()
+
+    async def asked(self, times: int) -> None:
+        """Return when there were ``times`` requests in all and the last one was answered."""
+        async with self._asked:
+            await self._asked.wait_for(lambda: self._answered >= times)
 
     def _application(self) -> web.Application:
         """The API as one application, the truth beside it: no key and no fault for the truth."""
@@ -127,6 +134,10 @@ class Simulator:
                 return refusal.answer()
             except web.HTTPError as error:
                 return Refusal(error.status, HTTPStatus(error.status).phrase).answer()
+            finally:
+                async with self._asked:
+                    self._answered += 1
+                    self._asked.notify_all()
 
         return answer
 

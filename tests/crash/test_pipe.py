@@ -1,0 +1,99 @@
+"""The promise of the outbox: kill -9 between any two steps of the pipe loses nothing."""
+
+from __future__ import annotations
+
+import random
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from batchwatch.simulator import FileLife, Simulator, a_life
+from tests.support.crashing import POINTS
+from tests.support.daemon import environment, running, spawn
+from tests.support.receiver import Received, Receiver
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIFE = (("PENDING", 0.0), ("RUNNING", 0.3), ("COMPLETED", 1.2))
+FILES = (FileLife(mapped_after=0.5), FileLife(mapped_after=0.9, error_message="no pages"))
+BATCHES = 5
+
+
+def plant(sim: Simulator) -> list[str]:
+    """A few batches that live while the daemon dies and comes back."""
+    return [sim.world.plant(a_life(*LIFE, files=FILES)).id for _ in range(BATCHES)]
+
+
+def all_ended(received: list[Received]) -> bool:
+    ends = {one.batch_id for one in received if one.event["type"] == "batch.completed"}
+    return BATCHES == len(ends)
+
+
+def assert_nothing_lost_and_nothing_wrong(receiver: Receiver) -> None:
+    """Every transition once and in order; repeats only under the same id, with the same body."""
+    bodies: dict[str, bytes] = {}
+    numbers: dict[str, list[int]] = {}
+    for one in receiver.on("/hook"):
+        if one.id in bodies:
+            assert bodies[one.id] == one.body
+            continue
+        bodies[one.id] = one.body
+        numbers.setdefault(one.batch_id, []).append(one.event["data"]["transition"])
+    assert BATCHES == len(numbers)
+    for batch_id, seen in numbers.items():
+        assert list(range(1, len(seen) + 1)) == seen, batch_id
+    for batch_id, told in receiver.statuses().items():
+        rest = iter(["PENDING", "RUNNING", "COMPLETED"])
+        assert all(status in rest for status in told), (batch_id, told)
+        assert "COMPLETED" == told[-1]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_kill_at_any_step_loses_nothing(point: str, when: str, tmp_path: Path) -> None:
+    """The next start goes on from the store, and the receiver can tell repeats from news."""
+    count = 1 if point == "begin" else random.Random(f"{point}{when}").randint(1, 3)
+    async with Simulator() as sim, Receiver() as receiver:
+        environ = environment(sim, receiver, tmp_path)
+        # A watch that has begun and has seen its baseline, unless it is the beginning that dies.
+        if point != "begin":
+            async with running(environ):
+                await receiver_ready(sim)
+        plant(sim)
+        process = await spawn(environ, kill_at=f"{point}:{when}:{count}")
+        assert -signal.SIGKILL == await process.wait()
+
+        async with running(environ):
+            await receiver.until(all_ended)
+
+    assert_nothing_lost_and_nothing_wrong(receiver)
+
+
+async def receiver_ready(sim: Simulator) -> None:
+    """Wait until the simulator was asked, so that the daemon's first pass is done."""
+    await sim.asked(2)
+
+
+async def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
+    """Not only between the steps that we thought of."""
+    dice = random.Random(20261124)
+    async with Simulator() as sim, Receiver() as receiver:
+        environ = environment(sim, receiver, tmp_path)
+        async with running(environ):
+            await receiver_ready(sim)
+        plant(sim)
+        for _ in range(4):
+            point = dice.choice(["change", "claim", "send", "settle", "passed"])
+            process = await spawn(environ, kill_at=f"{point}:after:{dice.randint(1, 6)}")
+            # Some points are not reached again once all is told; then the end is as good.
+            seen = len(receiver.received)
+            await receiver.until(lambda got, seen=seen: len(got) > seen or all_ended(got))
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+        async with running(environ):
+            await receiver.until(all_ended)
+
+    assert_nothing_lost_and_nothing_wrong(receiver)
