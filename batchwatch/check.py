@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from batchwatch.daemon import cloud_of, key_source, upstream_session
 from batchwatch.llamacloud.errors import CloudError
+from batchwatch.settings.review import describe, warnings
 from batchwatch.store import Database, StoreError, Views
 from batchwatch.store.errors import StoreInUse
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from batchwatch.clock import Clock
     from batchwatch.settings import EndpointSettings, Settings, WatchSettings
-
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Verdict(StrEnum):
@@ -45,6 +44,11 @@ class Finding:
 
 async def check(settings: Settings, *, clock: Clock) -> AsyncIterator[Finding]:
     """Look at the store, each watch, each endpoint and the address to listen on, in turn."""
+    for line in describe(settings):
+        if line.origin != "default":
+            yield Finding(Verdict.OK, "settings", str(line))
+    for text in warnings(settings):
+        yield Finding(Verdict.WARNING, "settings", text)
     running = False
     async for finding, in_use in _store(settings):
         running = running or in_use
@@ -52,15 +56,8 @@ async def check(settings: Settings, *, clock: Clock) -> AsyncIterator[Finding]:
     async with upstream_session() as session:
         for name, watch in settings.watches.items():
             yield await _watch(settings, name, watch, session, clock)
-            if _in_clear(watch.base_url):
-                yield Finding(
-                    Verdict.WARNING,
-                    f"watch {name}",
-                    "the key is sent in clear; use https:// for its base URL",
-                )
     for name, endpoint in settings.endpoints.items():
-        async for finding in _endpoint(name, endpoint):
-            yield finding
+        yield await _endpoint(name, endpoint)
     if not settings.endpoints:
         yield Finding(
             Verdict.WRONG,
@@ -127,36 +124,22 @@ async def _watch(
     )
 
 
-async def _endpoint(name: str, endpoint: EndpointSettings) -> AsyncIterator[Finding]:
+async def _endpoint(name: str, endpoint: EndpointSettings) -> Finding:
     part = f"endpoint {name}"
-    url = endpoint.url.get_secret_value()
-    parts = urlsplit(url)
+    parts = urlsplit(endpoint.url.get_secret_value())
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        yield Finding(
+        return Finding(
             Verdict.WRONG,
             part,
             f"{endpoint.url.shown}: the name {host} cannot be resolved ({error.strerror}); "
             "check the URL and this machine's DNS",
         )
-        return
-    addresses = sorted({str(entry[4][0]) for entry in found})
-    yield Finding(
-        Verdict.OK, part, f"{endpoint.url.shown} ({endpoint.type}) is at {', '.join(addresses[:3])}"
-    )
-    if endpoint.type == "webhook" and endpoint.secret is None:
-        yield Finding(
-            Verdict.WARNING,
-            part,
-            "what is sent is not signed; set its secret: whsec_ and 32 random bytes in base64",
-        )
-    if _in_clear(url):
-        yield Finding(
-            Verdict.WARNING, part, "what is sent to it can be read on the way; use https://"
-        )
+    addresses = ", ".join(sorted({str(entry[4][0]) for entry in found})[:3])
+    return Finding(Verdict.OK, part, f"{endpoint.url.shown} ({endpoint.type}) is at {addresses}")
 
 
 def _listen(settings: Settings, *, running: bool) -> Finding:
@@ -175,8 +158,3 @@ def _listen(settings: Settings, *, running: bool) -> Finding:
                 f"{address}: {error.strerror}; set BATCHWATCH_LISTEN to a free address",
             )
     return Finding(Verdict.OK, "listen", f"{address} is free")
-
-
-def _in_clear(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.scheme == "http" and parts.hostname not in _LOOPBACK

@@ -200,7 +200,7 @@ def cloud_of(
     clock: Clock,
     on_request: Callable[[RequestReport], None] | None = None,
 ) -> LlamaCloud:
-    """The upstream API as one watch may use it. Raises CloudError for a base URL that is none."""
+    """The upstream API as one watch may use it. Raises ValueError for a base URL that is none."""
     per_minute = settings.requests_per_minute
     return LlamaCloud(
         base_url=settings.base_url,
