@@ -100,7 +100,7 @@ def _batch_lines(data: dict[str, Any]) -> list[str]:
     previous, status = data.get("previous_status"), batch["status"]
     lines = [f"*{_escape(batch['id'])}*"]
     moved = f"{_escape(previous)} → *{_escape(status)}*" if previous else f"*{_escape(status)}*"
-    lasted = sum((data.get("lasted") or {}).values())
+    lasted = sum((data.get("durations") or {}).values())
     if lasted:
         moved += f" after {duration(lasted)}"
     lines.append(moved)

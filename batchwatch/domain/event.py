@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from batchwatch.domain.batch import Batch, BatchId, WatchName
+    from batchwatch.domain.payload import (
+        BatchData,
+        Envelope,
+        ResultItem,
+        ResultsData,
+        WatchData,
+    )
 
 STATUS_TYPES: Final[Mapping[Status, str]] = {
     PENDING: "batch.pending",
@@ -83,7 +90,7 @@ class Event:
     type: str
     watch: WatchName
     occurred_at: datetime
-    data: Mapping[str, Any]
+    data: Mapping[str, Any]  # made as one of the types in `payload`
     batch_id: BatchId | None = None
     transition: int | None = None
 
@@ -93,7 +100,7 @@ class Event:
         return self.watch if self.batch_id is None else f"{self.watch}/{self.batch_id}"
 
     @property
-    def payload(self) -> dict[str, Any]:
+    def payload(self) -> Envelope:
         """The Standard Webhooks envelope: what a receiver gets, as JSON."""
         return {"type": self.type, "timestamp": rfc3339(self.occurred_at), "data": self.data}
 
@@ -131,6 +138,24 @@ def batch_event(
     if type_ == BATCH_VANISHED:
         # It may come back and vanish again within one status: another fact.
         fact = f"{batch.revision}@{rfc3339(occurred_at)}"
+    data: BatchData = {
+        "batch": {
+            "id": batch.id,
+            "project_id": batch.project_id,
+            "source_directory_id": batch.source_directory_id,
+            "config": {"job": {"type": batch.job_type, "configuration_id": batch.configuration_id}},
+            "status": str(batch.status),
+            "created_at": rfc3339(batch.created_at) if batch.created_at else None,
+            "updated_at": rfc3339(batch.updated_at) if batch.updated_at else None,
+        },
+        "transition": batch.revision,
+        "previous_status": batch.previous_status and str(batch.previous_status),
+        "previous_event_id": batch.last_event_id,
+        "watch": batch.watch,
+        "observed_at": rfc3339(batch.changed_at),
+        "durations": {status: round(seconds, 3) for status, seconds in batch.lasted.items()},
+        "results": results_summary(batch.results, outcomes, link=link),
+    }
     return Event(
         id=event_id(batch.watch, batch.id, fact, type_),
         type=type_,
@@ -138,32 +163,13 @@ def batch_event(
         batch_id=batch.id,
         transition=batch.revision,
         occurred_at=occurred_at,
-        data={
-            "batch": {
-                "id": batch.id,
-                "project_id": batch.project_id,
-                "source_directory_id": batch.source_directory_id,
-                "config": {
-                    "job": {"type": batch.job_type, "configuration_id": batch.configuration_id}
-                },
-                "status": str(batch.status),
-                "created_at": rfc3339(batch.created_at),
-                "updated_at": rfc3339(batch.updated_at),
-            },
-            "transition": batch.revision,
-            "previous_status": batch.previous_status and str(batch.previous_status),
-            "previous_event_id": batch.last_event_id,
-            "watch": batch.watch,
-            "observed_at": rfc3339(batch.changed_at),
-            "lasted": {status: round(seconds, 3) for status, seconds in batch.lasted.items()},
-            "results": results_summary(batch.results, outcomes, link=link),
-        },
+        data=data,
     )
 
 
 def results_summary(
     state: Results | None, outcomes: Sequence[FileOutcome] | None, *, link: str
-) -> dict[str, Any] | None:
+) -> ResultsData | None:
     """What an event says of the files: counts, failures, items, and where the rest is.
 
     None while the batch is not terminal. Bounded, whatever upstream sends:
@@ -172,12 +178,20 @@ def results_summary(
     """
     if state is None:
         return None
-    summary: dict[str, Any] = {"state": state.value, "link": link}
     if outcomes is None:
-        return summary | {"counts": None, "failures": [], "items": [], "truncated": False}
+        return {
+            "state": state.value,
+            "link": link,
+            "counts": None,
+            "failures": [],
+            "items": [],
+            "truncated": False,
+        }
     failed = [one for one in outcomes if one.error_message is not None]
     without_job = sum(1 for one in outcomes if one.job_id is None and one.error_message is None)
-    return summary | {
+    return {
+        "state": state.value,
+        "link": link,
         "counts": {
             "files": len(outcomes),
             "with_job": sum(1 for one in outcomes if one.job_id is not None),
@@ -196,15 +210,12 @@ def results_summary(
     }
 
 
-def _item(outcome: FileOutcome) -> dict[str, Any]:
+def _item(outcome: FileOutcome) -> ResultItem:
     """As upstream shows it, so that a receiver of both needs one reader."""
-    reference = None
-    if outcome.job_id is not None:
-        reference = {"type": outcome.job_type, "id": outcome.job_id}
-    message = outcome.error_message
+    job_id, message = outcome.job_id, outcome.error_message
     return {
         "source_directory_file_id": outcome.source_directory_file_id,
-        "job_reference": reference,
+        "job_reference": None if job_id is None else {"type": outcome.job_type, "id": job_id},
         "error_message": None if message is None else message[:REASON_LIMIT],
     }
 
@@ -213,22 +224,21 @@ def watch_event(
     watch: WatchName, type_: str, *, occurred_at: datetime, since: datetime, reason: str
 ) -> Event:
     """``watch.failing`` or ``watch.recovered``: what went wrong, and since when."""
+    data: WatchData = {
+        "watch": watch,
+        "since": rfc3339(since),
+        "observed_at": rfc3339(occurred_at),
+        "reason": reason,
+    }
     return Event(
-        id=event_id(watch, None, rfc3339(since) or "", type_),
+        id=event_id(watch, None, rfc3339(since), type_),
         type=type_,
         watch=watch,
         occurred_at=occurred_at,
-        data={
-            "watch": watch,
-            "since": rfc3339(since),
-            "observed_at": rfc3339(occurred_at),
-            "reason": reason,
-        },
+        data=data,
     )
 
 
-def rfc3339(moment: datetime | None) -> str | None:
+def rfc3339(moment: datetime) -> str:
     """``2026-11-24T08:00:00.000000Z``: always UTC, always six digits."""
-    if moment is None:
-        return None
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -73,3 +73,21 @@ class ManualClock(Clock):
     def jump(self, seconds: float) -> None:
         """Move the wall alone, as an administrator or NTP does."""
         self._start += timedelta(seconds=seconds)
+
+
+class LeapClock(ManualClock):
+    """Whoever sleeps has slept: time leaps to the end of each pause, and nobody waits.
+
+    For tests in which one thing happens after the other. Where two sleep at
+    once, the one whose pause is told first leaps first.
+    """
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0)
+        self.advance(max(0.0, seconds))
+
+    async def wait(self, signal: asyncio.Event, seconds: float | None = None) -> bool:
+        await asyncio.sleep(0)
+        if not signal.is_set() and seconds is not None:
+            self.advance(seconds)
+        return signal.is_set()

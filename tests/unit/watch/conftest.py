@@ -1,0 +1,114 @@
+"""A watch on a simulated LlamaCloud: real sockets, a real store, and time that leaps."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchwatch.daemon import upstream_session
+from batchwatch.domain.batch import EndpointName
+from batchwatch.domain.delivery import Attempt, Settled, State
+from batchwatch.domain.routing import FOR_PROGRAMS, Router
+from batchwatch.domain.watch import Watch
+from batchwatch.llamacloud.budget import Budget
+from batchwatch.llamacloud.client import LlamaCloud
+from batchwatch.metrics import Metrics
+from batchwatch.store import Batches, Database, Outbox, Views, Watches
+from batchwatch.watch.poller import Pass, Poller
+from batchwatch.watch.watcher import Watcher
+from tests.support.builders import WATCH
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchwatch.simulator import Simulator
+    from tests.support.clock import LeapClock
+
+HOOK = EndpointName("hook")
+
+
+@dataclass
+class Stand:
+    """Everything around one poller; :meth:`restart` is a new daemon on the same store."""
+
+    sim: Simulator
+    clock: LeapClock
+    watch: Watch
+    poller: Poller
+    watcher: Watcher
+    batches: Batches
+    watches: Watches
+    outbox: Outbox
+    views: Views
+    cloud: LlamaCloud
+    metrics: Metrics
+
+    async def polls(self, times: int = 1, *, every: float = 1.0) -> list[Pass]:
+        """Make passes; before each, let ``every`` seconds go by."""
+        done = []
+        for _ in range(times):
+            self.clock.advance(every)
+            done.append(await self.poller.poll())
+        return done
+
+    async def told(self) -> list[dict[str, Any]]:
+        """Take whatever the outbox owes, in order, as a receiver would get it."""
+        import msgspec  # noqa: PLC0415
+
+        events = []
+        while claimed := await self.outbox.claim(HOOK, limit=500, now=self.clock.now()):
+            events += [msgspec.json.decode(one.payload) for one in claimed]
+            taken = [
+                Settled(one, Attempt(self.clock.now(), 0.0), State.DELIVERED) for one in claimed
+            ]
+            await self.outbox.settle(taken, now=self.clock.now())
+        return events
+
+    async def told_types(self) -> list[str]:
+        """The types of what is owed."""
+        return [event["type"] for event in await self.told()]
+
+
+Standing = Callable[..., Any]
+
+
+@pytest.fixture
+def stand(tmp_path: Path) -> Standing:
+    """Opens a stand for a simulator and a clock; the watch's fields may be given."""
+
+    @asynccontextmanager
+    async def opened(sim: Simulator, clock: LeapClock, **more: Any) -> AsyncIterator[Stand]:
+        async with AsyncExitStack() as stack:
+            database = await Database.open(f"sqlite+aiosqlite:///{tmp_path / 'batchwatch.db'}")
+            stack.push_async_callback(database.close)
+            outbox = Outbox(database, Router({HOOK: FOR_PROGRAMS}))
+            batches, watches = Batches(database, outbox), Watches(database, outbox)
+            session = await stack.enter_async_context(upstream_session())
+            metrics = Metrics()
+            api_key = more.pop("api_key", sim.api_key)
+            watch = replace(Watch(WATCH, sim.url, 15.0, timedelta(hours=24)), **more)
+            cloud = LlamaCloud(
+                base_url=sim.url,
+                api_key=api_key,
+                key_source="LLAMA_CLOUD_API_KEY",
+                session=session,
+                budget=Budget(rate=1000, burst=1000, clock=clock),
+                clock=clock,
+            )
+            poller = Poller(
+                watch, cloud=cloud, batches=batches, watches=watches, clock=clock, metrics=metrics
+            )
+            watcher = Watcher(
+                poller, batches=batches, watches=watches, clock=clock, metrics=metrics
+            )
+            yield Stand(
+                sim, clock, watch, poller, watcher, batches, watches, outbox,
+                Views(database), cloud, metrics,
+            )  # fmt: skip
+
+    return opened
