@@ -13,17 +13,24 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.collectors: list[Counter | Gauge | Histogram] = []  # for the page that lists them
 
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"batchwatch_{name}", text, labels, registry=self.registry)
+            one = Counter(f"batchwatch_{name}", text, labels, registry=self.registry)
+            self.collectors.append(one)
+            return one
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"batchwatch_{name}", text, labels, registry=self.registry)
+            one = Gauge(f"batchwatch_{name}", text, labels, registry=self.registry)
+            self.collectors.append(one)
+            return one
 
         def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(
+            one = Histogram(
                 f"batchwatch_{name}", text, labels, registry=self.registry, buckets=buckets
             )
+            self.collectors.append(one)
+            return one
 
         self.requests = counter(
             "upstream_requests_total",

@@ -1,4 +1,4 @@
-"""Write again what is made from the code: settings in config/ and docs/configuration.md.
+"""Write again what is made from the code: settings, events, metrics and the command line.
 
 With --check nothing is written; the exit code is 1 if anything is stale.
 """
@@ -9,9 +9,17 @@ import argparse
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+from typer.main import get_command
+
+from batchwatch.cli import app
+from batchwatch.domain import event, payload
+from batchwatch.domain.routing import FOR_PEOPLE, FOR_PROGRAMS
+from batchwatch.metrics import Metrics
 from batchwatch.settings import reference
 
 if TYPE_CHECKING:
@@ -39,6 +47,74 @@ def part(name: str, render: Callable[[], str]) -> Callable[[str], str]:
     return replace
 
 
+def events() -> str:
+    """Every type, what it means, and who hears of it unasked."""
+    rows = ["| Type | When | Unasked to |", "|---|---|---|"]
+    for type_ in event.EVENT_TYPES:
+        if type_ not in event.MEANINGS:
+            continue  # to come; nothing makes it yet
+        unasked = [
+            name
+            for name, types in (("webhooks", FOR_PROGRAMS), ("Slack", FOR_PEOPLE))
+            if type_ in types
+        ]
+        link = f"[`{type_}`](schemas/{type_}.json)"
+        rows.append(f"| {link} | {event.MEANINGS[type_]} | {', '.join(unasked) or 'nobody'} |")
+    return "\n".join(rows)
+
+
+def schema_of(type_: str) -> str:
+    """The JSON Schema of one type's message, made from the types of the payload."""
+    data = payload.WatchData if type_.startswith("watch.") else payload.BatchData
+    (whole,), components = msgspec.json.schema_components(
+        [payload.Envelope], ref_template="#/$defs/{name}"
+    )
+    (body,), parts = msgspec.json.schema_components([data], ref_template="#/$defs/{name}")
+    name = whole["$ref"].rpartition("/")[2]
+    envelope = components[name]
+    envelope["properties"]["type"] = {"const": type_}
+    envelope["properties"]["timestamp"] = {"type": "string", "format": "date-time"}
+    envelope["properties"]["data"] = body
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": type_,
+        "description": event.MEANINGS[type_],
+        **{key: value for key, value in envelope.items() if key not in ("title", "description")},
+        "$defs": parts,
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def metrics() -> str:
+    """Every metric with its labels."""
+    rows = ["| Metric | Kind | Labels | Meaning |", "|---|---|---|---|"]
+    for collector in Metrics().collectors:
+        (family,) = collector.describe()
+        suffix = "_total" if family.type == "counter" else ""
+        labels = ", ".join(f"`{label}`" for label in collector._labelnames)  # noqa: SLF001  # no other way to them
+        rows.append(
+            f"| `{family.name}{suffix}` | {family.type} | {labels} | {family.documentation} |"
+        )
+    return "\n".join(rows)
+
+
+def commands() -> str:
+    """Every command with its options, as its --help has them."""
+    group = get_command(app)
+    lines = []
+    for name, command in sorted(group.commands.items()):  # type: ignore[attr-defined]  # typer's own group
+        lines += [f"### `batchwatch {name}`", "", command.help or "", ""]
+        rows = []
+        for parameter in command.params:
+            words = ", ".join(f"`{one}`" for one in parameter.opts)
+            if parameter.param_type_name == "argument":
+                words = f"`{parameter.metavar or parameter.human_readable_name}`"
+            rows.append(f"| {words} | {getattr(parameter, 'help', None) or ''} |")
+        if rows:
+            lines += ["| Option | Meaning |", "|---|---|", *rows, ""]
+    return "\n".join(lines).rstrip()
+
+
 # Each page, and what makes its text from the text it has.
 PAGES: dict[str, Callable[[str], str]] = {
     "config/batchwatch.env.example": whole(reference.render_env),
@@ -46,6 +122,10 @@ PAGES: dict[str, Callable[[str], str]] = {
         lambda: json.dumps(reference.json_schema(), indent=2, ensure_ascii=False) + "\n"
     ),
     "docs/configuration.md": part("settings", reference.render_table),
+    "docs/events.md": part("events", events),
+    "docs/operating.md": part("metrics", metrics),
+    "docs/cli.md": part("commands", commands),
+    **{f"docs/schemas/{type_}.json": whole(partial(schema_of, type_)) for type_ in event.MEANINGS},
 }
 
 
@@ -62,6 +142,7 @@ def main() -> int:
         if after != before:
             stale.append(name)
             if not check:
+                page.parent.mkdir(exist_ok=True)
                 page.write_text(after, encoding="utf-8")
     for name in stale:
         print(f"{name} is stale; run: make docs" if check else f"wrote {name}")

@@ -70,6 +70,23 @@ EVENT_TYPES: Final = (
     ENDPOINT_TEST,
 )
 
+# What each type means, for the catalogue. A type that is not here is reserved: none is made yet.
+MEANINGS: Final[Mapping[str, str]] = {
+    BATCH_DISCOVERED: "A batch is seen for the first time; told beside its first status.",
+    STATUS_TYPES[PENDING]: "It waits to be started.",
+    STATUS_TYPES[THROTTLED]: "LlamaCloud holds it back.",
+    STATUS_TYPES[RUNNING]: "Its files are being given to jobs.",
+    STATUS_TYPES[COMPLETED]: (
+        "Each file has its job or its mapping error. The jobs themselves may still run or fail."
+    ),
+    STATUS_TYPES[FAILED]: "It failed as a whole; there are no reliable results for its files.",
+    STATUS_TYPES[CANCELLED]: "It was cancelled; what was finished before keeps its results.",
+    BATCH_UNKNOWN: "It has a status that this version has no name for; see `data.batch.status`.",
+    BATCH_VANISHED: "It was active, and LlamaCloud answers 404 for it, several times in a row.",
+    WATCH_FAILING: "LlamaCloud cannot be watched: an outage, or a key that is refused.",
+    WATCH_RECOVERED: "It can be watched again; what happened meanwhile is told after this.",
+}
+
 ITEMS_LIMIT: Final = 200  # result items carried in an event; the rest is behind its link
 FAILURES_LIMIT: Final = 50
 REASON_LIMIT: Final = 500  # characters of one failure's message

@@ -1,0 +1,115 @@
+"""Documents say what the code does, or a test fails."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from batchwatch.domain.batch import CANCELLED, COMPLETED, FAILED, RUNNING, FileOutcome, Status
+from batchwatch.domain.event import EVENT_TYPES, MEANINGS, WATCH_FAILING, Event, watch_event
+from batchwatch.settings import EVENT_TYPES as SETTINGS_EVENT_TYPES
+from tests.support.builders import WATCH, a_batch, a_recorder, a_sighting, at
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_what_is_made_from_the_code_is_not_stale() -> None:
+    """Settings, events, schemas, metrics, commands."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "generate.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+
+    assert "" == done.stdout + done.stderr
+
+
+def test_the_settings_know_the_events_of_the_domain() -> None:
+    """The settings may not import the domain, so they keep a list of their own."""
+    assert EVENT_TYPES == SETTINGS_EVENT_TYPES
+
+
+def events() -> list[Event]:
+    """One event of each type that is made, from the rules that make them."""
+    recorder = a_recorder()
+    files = (FileOutcome("dfl-1", "parse_v2", "pjb-1"), FileOutcome("dfl-2", error_message="no"))
+    made = []
+    for status in ("PENDING", "THROTTLED", "RUNNING", "VALIDATING"):
+        made += recorder.record({}, [a_sighting(Status(status))], now=at(0)).events
+    for status, results in ((COMPLETED, files), (FAILED, None), (CANCELLED, ())):
+        seen = a_sighting(status, updated=9, asked_results=True, results=results)
+        made += recorder.record({seen.id: a_batch(RUNNING)}, [seen], now=at(9)).events
+    lost = a_batch(RUNNING, misses=99, created_at=None, updated_at=None)
+    made += recorder.miss({lost.id: lost}, now=at(9)).events
+    for type_ in (WATCH_FAILING, "watch.recovered"):
+        made.append(watch_event(WATCH, type_, occurred_at=at(9), since=at(0), reason="HTTP 503"))
+    return made
+
+
+def test_every_type_in_the_catalogue_is_made_and_no_other() -> None:
+    """The catalogue promises neither too much nor too little."""
+    assert set(MEANINGS) == {event.type for event in events()}
+
+
+@pytest.mark.parametrize("type_", sorted(MEANINGS))
+def test_real_messages_satisfy_the_published_schema(type_: str) -> None:
+    """And carry no field that the schema does not name."""
+    import json  # noqa: PLC0415
+
+    schema = json.loads((ROOT / "docs" / "schemas" / f"{type_}.json").read_text())
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
+    for event in events():
+        if event.type == type_:
+            validator.validate(event.payload)
+            (reference,) = schema["properties"]["data"].values()
+            named = schema["$defs"][reference.rpartition("/")[2]]["properties"]
+            assert set(named) == set(event.data)
+
+
+def test_every_field_is_in_the_example() -> None:
+    """Whoever reads the page sees the whole message once."""
+    page = (ROOT / "docs" / "events.md").read_text()
+    event = next(one for one in events() if one.type == "batch.completed")
+
+    for field in [*event.data, *event.data["batch"], *event.data["results"]]:
+        assert f'"{field}"' in page, field
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/**/*.md")))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Between our own pages; the world outside is not ours to check."""
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_the_commands_in_the_readme_exist() -> None:
+    """Each `batchwatch X` and each `make X`."""
+    readme = "".join(re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL))
+    commands = set(re.findall(r"^batchwatch (\w+)", readme, re.MULTILINE))
+    targets = set(re.findall(r"^make (\w+)", readme, re.MULTILINE))
+    known = (ROOT / "docs" / "cli.md").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+
+    assert {"check", "run", "ls", "show"} <= commands
+    assert all(f"### `batchwatch {one}`" in known for one in commands)
+    assert all(f"\n{one}:" in makefile for one in targets)
+
+
+def test_the_invariants_name_tests_that_exist() -> None:
+    """A guard that was renamed guards nothing that a reader can find."""
+    page = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+
+    for name in re.findall(r"`(test_\w+)`", page):
+        assert f"def {name}(" in tests, name
+    for path in re.findall(r"`(tests/[\w/.]+)`", page):
+        assert (ROOT / path).exists(), path
