@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -21,6 +20,7 @@ from batchwatch.store.errors import SchemaTooNew, StoreInUse, StoreUnusable, tra
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from sqlalchemy.dialects import postgresql, sqlite
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 _BUSY_TIMEOUT: Final = 5_000  # ms to wait for another process, such as a backup
@@ -134,15 +134,20 @@ class Database:
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """An INSERT that knows ``on_conflict_do_update`` and ``on_conflict_do_nothing``."""
-        return sqlite.insert(table) if self.dialect == "sqlite" else postgresql.insert(table)
+        # Either dialect takes long to import, and only one is needed.
+        if self.dialect == "sqlite":
+            from sqlalchemy.dialects.sqlite import insert  # noqa: PLC0415
+        else:
+            from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]  # noqa: PLC0415
+        return insert(table)
 
     def pairs(self, name: str) -> sa.TableValuedAlias:
         """The parameter ``name``, a JSON object, as rows of (key, value)."""
-        each = sa.func.json_each if self.dialect == "sqlite" else sa.func.json_each_text
-        argument: sa.ColumnElement[Any] = sa.bindparam(name, type_=sa.Text)
-        if self.dialect != "sqlite":
-            argument = sa.cast(argument, postgresql.JSON)
-        return each(argument).table_valued("key", "value", name="pairs")
+        argument = sa.bindparam(name, type_=sa.Text)
+        if self.dialect == "sqlite":
+            return sa.func.json_each(argument).table_valued("key", "value", name="pairs")
+        as_json = sa.cast(argument, sa.JSON)
+        return sa.func.json_each_text(as_json).table_valued("key", "value", name="pairs")
 
     def rows(self, name: str, **columns: sa.types.TypeEngine[Any]) -> sa.FromClause:
         """The parameter ``name``, a JSON array of objects, as rows with these columns.
@@ -159,7 +164,7 @@ class Database:
                     for column, type_ in columns.items()
                 )
             ).subquery("rows")
-        record = sa.func.jsonb_to_recordset(sa.cast(argument, postgresql.JSONB))
+        record = sa.func.json_to_recordset(sa.cast(argument, sa.JSON))
         return record.table_valued(
             *(sa.column(column, type_) for column, type_ in columns.items()), name="rows"
         ).render_derived(with_types=True)
