@@ -127,16 +127,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             if not done:
                 log.warning("deliveries.interrupted", grace_s=settings.shutdown_grace)
                 delivering.cancel()
-        await _give_back(outbox)
     log.info("daemon.stopped")
-
-
-async def _give_back(outbox: Outbox) -> None:
-    """What was claimed and not sent is for whoever runs next; the start would do it as well."""
-    try:
-        await outbox.release()
-    except StoreError as error:
-        log.warning("deliveries.held", reason=str(error))
 
 
 async def _troubles(watchers: Sequence[Watcher], views: Views) -> dict[str, str]:

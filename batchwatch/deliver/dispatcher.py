@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from batchwatch.domain.delivery import Attempt, Failure, Settled, State, settle
@@ -29,7 +30,9 @@ log = get_logger()
 GROUP: Final = 200  # acknowledgements to a commit; more gains nothing
 PAGE: Final = 200  # deliveries to a claim
 UNWRITTEN_LIMIT: Final = 1_000  # tries that may be done and not yet written
+LEASE_MARGIN: Final = 60.0  # seconds beyond the tries that a claim may have to wait for
 RECHECK: Final = 60.0  # seconds; the safety net under the signal, and under a wall clock that jumps
+PAUSE_LIMIT: Final = 3600.0  # seconds that one answer may hold back a whole endpoint
 STORE_PAUSE: Final = 1.0  # seconds before the store is tried again
 
 
@@ -94,16 +97,22 @@ class Dispatcher:
 
 
 class _Lane:
-    """One endpoint: its claims, and the requests that are open to it."""
+    """One endpoint: what is claimed for it, and the requests that are open to it.
+
+    It claims no more than it can try before the lease is over: half of that
+    is being sent, the other half is at hand when a request ends.
+    """
 
     def __init__(self, endpoint: Endpoint, dispatcher: Dispatcher) -> None:
         self.endpoint = endpoint
         self._dispatcher = dispatcher
+        self._outbox = dispatcher.outbox
         self._clock = dispatcher.clock
-        self._claimed: asyncio.Queue[Claimed | None] = asyncio.Queue()
         self._signal = dispatcher.outbox.signal(endpoint.name)
-        self._hungry = asyncio.Event()
-        self._hungry.set()
+        self._claimed: asyncio.Queue[Claimed | None] = asyncio.Queue()
+        self._held = 0  # claimed, and neither tried nor given back
+        self._freed = asyncio.Event()
+        self._lease = timedelta(seconds=LEASE_MARGIN + 3 * endpoint.timeout)
         self._paused_until = 0.0  # monotonic; the receiver asked for it
         self._failing = False
         metrics = dispatcher.metrics
@@ -112,7 +121,7 @@ class _Lane:
 
     def stop(self) -> None:
         self._signal.set()
-        self._hungry.set()
+        self._freed.set()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as workers:
@@ -123,61 +132,79 @@ class _Lane:
                 self._claimed.put_nowait(None)
 
     async def _claim(self) -> None:
-        """Keep the workers fed: claim a page whenever the last one is nearly used up."""
-        outbox = self._dispatcher.outbox
+        """Keep the workers fed until told to stop."""
+        concurrency = self.endpoint.concurrency
         while not self._dispatcher.is_stopping:
-            await self._hungry.wait()
+            if self._held > concurrency:
+                self._freed.clear()
+                await self._freed.wait()
+                continue
             self._signal.clear()
-            try:
-                page = await outbox.claim(self.endpoint.name, limit=PAGE, now=self._clock.now())
-                due = None if page else await outbox.next_due(self.endpoint.name)
-            except StoreError as error:
-                log.error("claim.failed", endpoint=self.endpoint.name, reason=str(error))
-                await self._clock.sleep(STORE_PAUSE)
-                continue
-            for delivery in page:
-                self._claimed.put_nowait(delivery)
-            if page:
-                self._feed()
-                continue
-            pause = RECHECK
-            if due is not None:
-                pause = min(pause, max(0.0, (due - self._clock.now()).total_seconds()))
-            if not self._dispatcher.is_stopping:
+            pause = self._pause()
+            if pause <= 0:
+                pause = await self._claim_page(min(PAGE, 2 * concurrency - self._held))
+            if pause > 0 and not self._dispatcher.is_stopping:
                 await self._clock.wait(self._signal, pause)
 
-    def _feed(self) -> None:
-        if self._claimed.qsize() > self.endpoint.concurrency and not self._dispatcher.is_stopping:
-            self._hungry.clear()
-        else:
-            self._hungry.set()
+    async def _claim_page(self, limit: int) -> float:
+        """Claim what is due; seconds until there may be more, unless the signal comes first."""
+        now = self._clock.now()
+        try:
+            page = await self._outbox.claim(
+                self.endpoint.name, limit=limit, lease=self._lease, now=now
+            )
+            due = None if page else await self._outbox.next_due(self.endpoint.name)
+        except StoreError as error:
+            log.error("claim.failed", endpoint=self.endpoint.name, reason=str(error))
+            return STORE_PAUSE
+        self._held += len(page)
+        for delivery in page:
+            self._claimed.put_nowait(delivery)
+        if page:
+            return 0.0
+        if due is None:
+            return RECHECK
+        return min(RECHECK, max(0.001, (due - now).total_seconds()))
 
     async def _work(self) -> None:
         while (delivery := await self._claimed.get()) is not None:
-            self._feed()
-            while (pause := self._paused_until - self._clock.monotonic()) > 0:
-                if self._dispatcher.is_stopping:
-                    break
-                await self._clock.sleep(min(pause, STORE_PAUSE))
-            if self._dispatcher.is_stopping:
-                continue  # it stays claimed, and is given back when the store is closed or opened
-            try:
-                attempt = await self.endpoint.send(delivery)
-            except Exception:
-                # A bug, at the border of one delivery: it must not stop the others.
-                log.exception("delivery.broke", delivery_id=delivery.id, event_id=delivery.event_id)
-                attempt = Attempt(self._clock.now(), 0.0, Failure.UNUSABLE, detail="a bug; see log")
-            settled = settle(
-                delivery, attempt, self.endpoint.schedule, jitter=random.uniform(-1.0, 1.0)
+            if self._dispatcher.is_stopping or self._pause() > 0:
+                await self._give_back(delivery)
+            else:
+                settled = await self._try(delivery)
+                self._note(settled)
+                await self._dispatcher.done(settled)
+            self._held -= 1
+            self._freed.set()
+
+    async def _try(self, delivery: Claimed) -> Settled:
+        try:
+            attempt = await self.endpoint.send(delivery)
+        except Exception:
+            # A bug, at the border of one delivery: it must not stop the others.
+            log.exception("delivery.broke", delivery_id=delivery.id, event_id=delivery.event_id)
+            attempt = Attempt(
+                self._clock.now(), 0.0, Failure.UNUSABLE, detail="a bug in batchwatch; see its log"
             )
-            self._note(settled)
-            await self._dispatcher.done(settled)
+        jitter = random.uniform(-1.0, 1.0)
+        return settle(delivery, attempt, self.endpoint.schedule, jitter=jitter)
+
+    async def _give_back(self, delivery: Claimed) -> None:
+        due_at = self._clock.now() + timedelta(seconds=max(0.0, self._pause()))
+        try:
+            await self._outbox.give_back(delivery.id, due_at=due_at)
+        except StoreError as error:
+            # Then it comes back when its lease is over, or at the next start.
+            log.warning("delivery.held", delivery_id=delivery.id, reason=str(error))
+
+    def _pause(self) -> float:
+        return self._paused_until - self._clock.monotonic()
 
     def _note(self, settled: Settled) -> None:
         attempt, delivery = settled.attempt, settled.delivery
         if attempt.failure is Failure.RATE_LIMITED and attempt.retry_after:
             # The limit is the receiver's, not this delivery's: the others wait as well.
-            self._paused_until = self._clock.monotonic() + min(attempt.retry_after, RECHECK * 60)
+            self._paused_until = self._clock.monotonic() + min(attempt.retry_after, PAUSE_LIMIT)
         if attempt.failure is None:
             self._delivered.inc()
             now = self._clock.now()

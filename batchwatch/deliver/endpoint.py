@@ -23,6 +23,10 @@ class Endpoint(Protocol):
         """The pause before each try, in seconds; when it is used up, a delivery is dead."""
 
     @property
+    def timeout(self) -> float:
+        """The most seconds that one try takes."""
+
+    @property
     def concurrency(self) -> int:
         """How many requests may be open at once."""
 

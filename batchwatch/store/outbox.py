@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from batchwatch.domain.routing import Router
     from batchwatch.store.engine import Database
 
-LEASE: Final = timedelta(minutes=5)  # longer than any claimed page takes to be tried
+LEASE: Final = timedelta(minutes=5)
 
 
 class Outbox:
@@ -73,7 +73,9 @@ class Outbox:
         for endpoint in {name for event in new for name in self._router.endpoints_for(event)}:
             self._signals[endpoint].set()
 
-    async def claim(self, endpoint: EndpointName, *, limit: int, now: datetime) -> list[Claimed]:
+    async def claim(
+        self, endpoint: EndpointName, *, limit: int, lease: timedelta = LEASE, now: datetime
+    ) -> list[Claimed]:
         """Take up to ``limit`` due deliveries of ``endpoint``, and hold them under a lease.
 
         The claim is committed before anything is sent, so that a crash leaves
@@ -88,7 +90,7 @@ class Outbox:
             if found:
                 await connection.execute(
                     self._statements.lease,
-                    {"ids": _json([{"id": row.id} for row in found]), "until": now + LEASE},
+                    {"ids": _json([{"id": row.id} for row in found]), "until": now + lease},
                 )
         return [
             Claimed(
@@ -143,6 +145,16 @@ class Outbox:
                 await self._move_up(connection, lines, now=now)
         for one in settled:
             self._signals[one.delivery.endpoint].set()
+
+    async def give_back(self, delivery_id: DeliveryId, *, due_at: datetime) -> None:
+        """Undo the claim of a delivery that was not tried; it is due again at ``due_at``."""
+        query = (
+            sa.update(deliveries)
+            .where(deliveries.c.id == delivery_id, sa.text("state = 'in_flight'"))
+            .values(state=State.PENDING.value, leased_until=None, due_at=due_at)
+        )
+        async with self._database.write() as connection:
+            await connection.execute(query)
 
     async def release(self, *, now: datetime | None = None) -> int:
         """Give back what is in flight: all of it, or what was leased until before ``now``.
