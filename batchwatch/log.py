@@ -19,7 +19,7 @@ finally:
         sys.modules["rich"] = _rich
 
 if TYPE_CHECKING:
-    from structlog.typing import FilteringBoundLogger, Processor
+    from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 Style = Literal["json", "console", "auto"]
 
@@ -47,6 +47,7 @@ def configure(*, style: Style = "auto", level: str = "info", stream: TextIO | No
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        _readable_order,
     ]
     structlog.configure(
         processors=[*shared, *renderer],
@@ -62,6 +63,12 @@ def configure(*, style: Style = "auto", level: str = "info", stream: TextIO | No
     root.handlers[:] = [handler]
     # Libraries are heard when something is wrong; their chatter holds URLs, and is noise.
     root.setLevel(max(threshold, logging.WARNING))
+
+
+def _readable_order(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """When, how grave and what come first, for those who read JSON with their eyes."""
+    first = {name: event.pop(name) for name in ("at", "level", "event") if name in event}
+    return {**first, **event}
 
 
 def _foreign(renderer: list[Processor]) -> list[Any]:

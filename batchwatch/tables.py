@@ -24,22 +24,28 @@ _COLOURS: Final = {
 _FILES_SHOWN: Final = 20
 
 
+def _console() -> Console:
+    """As wide as the terminal, and as wide as need be where there is none to break lines for."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
 def print_batches(rows: list[dict[str, Any]], *, now: datetime) -> None:
     """One line for each batch."""
-    console = Console()
+    console = _console()
     if not rows:
         console.print("No batches yet.")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("batch", "watch", "status", "since", "age", "job"):
-        table.add_column(column, no_wrap=column in ("batch", "status"))
+    for column in ("batch", "status", "since", "age", "watch", "job"):
+        table.add_column(column, no_wrap=column != "job", overflow="ellipsis")
     for row in rows:
         table.add_row(
             row["id"],
-            row["watch"],
             _status(row["status"], vanished=row["vanished_at"] is not None),
             _ago(row["changed_at"], now),
             _ago(row["created_at"] or row["first_seen_at"], now),
+            row["watch"],
             row["job_type"] or "",
         )
     console.print(table)
@@ -47,7 +53,7 @@ def print_batches(rows: list[dict[str, Any]], *, now: datetime) -> None:
 
 def print_batch(row: dict[str, Any], *, now: datetime) -> None:
     """Everything that is known of one batch."""
-    console = Console()
+    console = _console()
     console.print(Text.assemble((row["id"], "bold"), "  watch ", row["watch"]))
     console.print(
         _status(row["status"], vanished=row["vanished_at"] is not None),

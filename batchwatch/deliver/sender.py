@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import os
 import socket
 import ssl
 from datetime import UTC
@@ -135,7 +136,8 @@ def _explain(error: Exception, timeout: float) -> tuple[Failure, str]:
         case aiohttp.ClientSSLError() | ssl.SSLError():
             return Failure.TLS, "the TLS handshake failed"
         case aiohttp.ClientConnectorError():
-            return Failure.CONNECT, f"no connection: {error.os_error.strerror or 'refused'}"
+            code = error.os_error.errno
+            return Failure.CONNECT, f"no connection: {os.strerror(code) if code else 'refused'}"
         case aiohttp.InvalidURL() | ValueError():
             return Failure.UNUSABLE, "the URL or a header cannot be used"
         case aiohttp.ClientResponseError():
