@@ -91,18 +91,17 @@ class Receiver:
     async def _webhook(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         event_id = request.headers.get("webhook-id", "")
-        at = self._scene.elapsed
         try:
             self._judge.verify(body, dict(request.headers), json_parse=False)
             envelope = msgspec.json.decode(body, type=_Envelope)
         except (WebhookVerificationError, ValueError):  # the library also lets its own mistakes out
-            self._scene.receive(Receipt(at, event_id, "", Answer.UNVERIFIED))
+            self._scene.receive(Receipt(self._scene.elapsed, event_id, "", Answer.UNVERIFIED))
             return web.Response(status=401, text="the signature does not hold\n")
         mood = await self._mood("webhook")
         batch = envelope.data.batch
         self._scene.receive(
             Receipt(
-                at,
+                self._scene.elapsed,
                 event_id,
                 envelope.type,
                 _ANSWERS[mood],
@@ -116,7 +115,6 @@ class Receiver:
 
     async def _slack(self, request: web.Request) -> web.StreamResponse:
         """Slack answers ``ok``, or the name of the mistake: api.slack.com/messaging/webhooks."""
-        at = self._scene.elapsed
         try:
             message = msgspec.json.decode(await request.read())
             text, blocks = message["text"], tuple(_read(block) for block in message["blocks"])
@@ -128,7 +126,7 @@ class Receiver:
         ends = _END.findall("\n".join(block.text for block in blocks))
         self._scene.read(
             Post(
-                at,
+                self._scene.elapsed,
                 text,
                 blocks,
                 _ANSWERS[mood],

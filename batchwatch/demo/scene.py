@@ -57,6 +57,11 @@ class Scene:
         """How many batches will not change any more."""
         return sum(life.is_over for life in self.lives.values())
 
+    @property
+    def posted(self) -> int:
+        """How many Slack messages were taken."""
+        return sum(post.answer is Answer.TAKEN for post in self.posts)
+
     def learn(self, lives: Mapping[str, Life]) -> None:
         """Take over what truly happened."""
         if lives and self.first_batch_at is None:

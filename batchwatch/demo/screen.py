@@ -111,9 +111,9 @@ class Screen:
         verified = (f"{bad} not verified", "bold red") if bad else ("all verified", "green")
         parts = [
             Text(f" {scene.elapsed:.1f} s"),
-            Text(f"{scene.over} of {counted(len(scene.lives), 'batch', 'batches')} over"),
+            Text(f"{scene.over} of {len(scene.lives)} over"),
             Text(counted(arrived, "webhook")) + (Text.assemble(", ", verified) if arrived else ""),
-            Text(f"{len(scene.posts)} in Slack"),
+            Text(f"{scene.posted} Slack"),
         ]
         if scene.repeats:
             parts.append(Text(counted(scene.repeats, "repeat"), "yellow"))
@@ -151,7 +151,7 @@ class Screen:
         return lines
 
     def _slack(self, width: int, height: int) -> Lines:
-        title = _title("Slack", counted(len(self._scene.posts), "message"), width)
+        title = _title("Slack", counted(self._scene.posted, "message"), width)
         feed: Lines = []
         for post in reversed(self._posts):
             if len(feed) >= height:

@@ -51,6 +51,7 @@ class Patience:
 
 
 _PATIENCE: Final[Mapping[str, Patience]] = {
+    "hostile": Patience(margin=12.0),  # results that are null again and again
     "throttled": Patience(limit=60.0),
     "outage": Patience(limit=45.0, margin=12.0),
     "slow-results": Patience(limit=75.0, margin=40.0),

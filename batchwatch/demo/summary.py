@@ -64,9 +64,9 @@ def _truth(verdict: Verdict, kills: int) -> Iterator[_Row]:
 
 def _arrivals(verdict: Verdict) -> Iterator[_Row]:
     yield "Notifications received", verdict.notified, "different ones, taken", ""
-    remark = "under the same webhook-id, which is allowed"
+    remark = "under the same webhook-id, as promised"
     if verdict.asked_for:
-        remark = f"same webhook-id; {verdict.asked_for:,} after the receiver had failed"
+        remark = f"same webhook-id; {verdict.asked_for:,} after a bad answer"
     yield "  duplicated", verdict.repeats, remark, ""
     remark = f"and {verdict.post_repeats:,} of them again" if verdict.post_repeats else ""
     yield "Slack messages", verdict.posts, remark, ""

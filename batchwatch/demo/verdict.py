@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from batchwatch.demo.evidence import Answer, short
@@ -95,7 +96,7 @@ def judge(
     ended = {(post.batch_id, post.status) for post in posts if post.answer is Answer.TAKEN}
 
     faults = [*_unverified(receipts), *_ids_used_twice(verified), *_unknown(verified, truth)]
-    unseen = on_their_way = 0
+    never_shown = died_with = on_their_way = 0
     for life in truth.values():
         arrived = by_batch[life.batch_id]
         taken = {one.transition: one for one in arrived if one.answer is Answer.TAKEN}
@@ -104,8 +105,10 @@ def judge(
         faults += _out_of_order(life, arrived)
         faults += _gaps(life, {number for number in taken if number is not None})
         faults += _untrue(life, told)
-        skipped = _skipped(life.shown, told)
-        unseen += len(skipped)
+        shown = _changes(life.shown)
+        never_shown += len(life.steps) - len(shown)
+        skipped = _skipped(shown, told)
+        died_with += len(skipped)
         if skipped and not was_killed:
             text = f"{short(life.batch_id)} was shown as {', '.join(skipped)}, which was not told"
             faults.append(Fault(Kind.LOST, text))
@@ -122,8 +125,8 @@ def judge(
         batches=len(truth),
         over=sum(life.is_over for life in truth.values()),
         transitions=sum(len(life.steps) for life in truth.values()),
-        never_shown=sum(len(life.steps) - len(life.shown) for life in truth.values()),
-        died_with=unseen if was_killed else 0,
+        never_shown=never_shown,
+        died_with=died_with if was_killed else 0,
         on_their_way=on_their_way,
         notified=len(taken_ids),
         repeats=ids.total() - len(ids),
@@ -198,6 +201,11 @@ def _untrue(life: Life, told: Sequence[str]) -> Iterator[Fault]:
             text = f"{short(life.batch_id)} was never {status}{before}; it was {' → '.join(true)}"
             yield Fault(Kind.UNTRUE, text)
             return
+
+
+def _changes(shown: Iterable[str]) -> list[str]:
+    """What was shown, as changes: with nothing shown between them, twice the same is none."""
+    return [status for status, _ in groupby(shown)]
 
 
 def _skipped(shown: Sequence[str], told: Sequence[str]) -> list[str]:

@@ -151,6 +151,7 @@ def batch_event(
     ``link`` is where the whole results are to be had. ``outcomes`` are the
     batch's files, where they are known.
     """
+    previous = batch.previous_status
     fact: int | str = batch.revision
     if type_ == BATCH_VANISHED:
         # It may come back and vanish again within one status: another fact.
@@ -166,7 +167,7 @@ def batch_event(
             "updated_at": rfc3339(batch.updated_at) if batch.updated_at else None,
         },
         "transition": batch.revision,
-        "previous_status": batch.previous_status and str(batch.previous_status),
+        "previous_status": None if previous is None else str(previous),
         "previous_event_id": batch.last_event_id,
         "watch": batch.watch,
         "observed_at": rfc3339(batch.changed_at),
