@@ -133,11 +133,12 @@ async def _endpoint(name: str, endpoint: EndpointSettings) -> Finding:
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for what can be no host's name
+        reason = getattr(error, "strerror", None) or "it is none"
         return Finding(
             Verdict.WRONG,
             part,
-            f"{endpoint.url.shown}: the name {host} cannot be resolved ({error.strerror}); "
+            f"{endpoint.url.shown}: the name {host} cannot be resolved ({reason}); "
             "check the URL and this machine's DNS",
         )
     addresses = ", ".join(sorted({str(entry[4][0]) for entry in found})[:3])

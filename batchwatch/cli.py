@@ -64,12 +64,18 @@ def run(config: Config = None) -> None:
 
 @app.command()
 def check(config: Config = None, *, as_json: Json = False) -> None:
-    """Check settings, store, LlamaCloud and endpoints; sends nothing to anyone."""
+    """Check every part; sends nothing to anyone.
+
+    The settings, the store, LlamaCloud with each key, each endpoint's name, and the address to
+    listen on, each with how to mend it.
+    """
+    from batchwatch import log  # noqa: PLC0415
     from batchwatch.check import Verdict  # noqa: PLC0415
     from batchwatch.check import check as look  # noqa: PLC0415
     from batchwatch.clock import Clock  # noqa: PLC0415
 
     settings = _settings(config, for_run=False)
+    log.configure(style="console", level="error")  # the report tells it all
     found: list[dict[str, str]] = []
 
     async def report() -> None:
@@ -98,7 +104,11 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards, to play with.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Lines, even on a terminal.")] = False,
 ) -> None:
-    """Show the whole pipe against a simulated LlamaCloud, and prove that nothing was lost."""
+    """Show the whole pipe, and prove it.
+
+    A simulated LlamaCloud, the daemon and receivers; at the end what was told is compared with
+    what truly happened, and the exit code is 1 if anything was lost, out of order or not signed.
+    """
     from batchwatch import demo as demonstration  # noqa: PLC0415
 
     _known_scenario(scenario)
@@ -131,7 +141,11 @@ def simulate(  # one for each option
     ] = "calm",
     api_key: Annotated[str, typer.Option(help="The key that clients must send.")] = "llx-simulator",
 ) -> None:
-    """Serve the LlamaCloud API on a local port, with batches that live and die by a scenario."""
+    """Serve a simulated LlamaCloud.
+
+    On a local port, faithful enough for the official SDK, with batches that live and die by a
+    scenario, and with faults.
+    """
     _known_scenario(scenario)
     from batchwatch import log, simulator  # noqa: PLC0415
     from batchwatch.clock import Clock  # noqa: PLC0415

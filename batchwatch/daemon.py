@@ -112,7 +112,12 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             from batchwatch.watch.upkeep import Upkeep  # noqa: PLC0415
 
             upkeep = Upkeep(
-                database=database, outbox=outbox, views=views, clock=clock, metrics=metrics
+                database=database,
+                outbox=outbox,
+                views=views,
+                held=dispatcher.held,
+                clock=clock,
+                metrics=metrics,
             )
             scheduler = upkeep.start([one.name for one in endpoints])
             try:

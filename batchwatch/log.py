@@ -38,7 +38,14 @@ def configure(*, style: Style = "auto", level: str = "info", stream: TextIO | No
     stream = stream or sys.stderr
     console = style == "console" or (style == "auto" and stream.isatty())
     renderer: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=22)]
+        [
+            structlog.dev.ConsoleRenderer(
+                colors=stream.isatty(),
+                pad_event_to=22,
+                # The others show local variables, and those may be secrets.
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

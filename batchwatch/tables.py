@@ -22,17 +22,22 @@ _COLOURS: Final = {
     "dead": "red",
 }
 _FILES_SHOWN: Final = 20
+# What a terminal would obey instead of show; rows hold what upstream and receivers said.
+_CONTROL: Final = dict.fromkeys((*range(32), *range(127, 160))) | {10: " ", 9: " "}
 
 
 def _console() -> Console:
     """As wide as the terminal, and as wide as need be where there is none to break lines for."""
-    console = Console()
-    return console if console.is_terminal else Console(width=200)
+    console = Console(markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 200
+    return console
 
 
 def print_batches(rows: list[dict[str, Any]], *, now: datetime) -> None:
     """One line for each batch."""
     console = _console()
+    rows = _printable(rows)
     if not rows:
         console.print("No batches yet.")
         return
@@ -54,6 +59,7 @@ def print_batches(rows: list[dict[str, Any]], *, now: datetime) -> None:
 def print_batch(row: dict[str, Any], *, now: datetime) -> None:
     """Everything that is known of one batch."""
     console = _console()
+    row = _printable(row)
     console.print(Text.assemble((row["id"], "bold"), "  watch ", row["watch"]))
     console.print(
         _status(row["status"], vanished=row["vanished_at"] is not None),
@@ -74,6 +80,17 @@ def print_batch(row: dict[str, Any], *, now: datetime) -> None:
     console.print(table)
     _print_files(console, row)
     _print_deliveries(console, row)
+
+
+def _printable(value: Any) -> Any:
+    """``value`` with every string in it free of control characters."""
+    if isinstance(value, str):
+        return value.translate(_CONTROL)
+    if isinstance(value, dict):
+        return {key: _printable(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_printable(one) for one in value]
+    return value
 
 
 def _print_files(console: Console, row: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from batchwatch.clock import Clock
     from batchwatch.deliver.endpoint import Endpoint
-    from batchwatch.domain.delivery import Claimed
+    from batchwatch.domain.delivery import Claimed, DeliveryId
     from batchwatch.metrics import Metrics
     from batchwatch.store import Outbox
 
@@ -45,6 +45,7 @@ class Dispatcher:
         self.outbox = outbox
         self.clock = clock
         self.metrics = metrics
+        self.held: set[DeliveryId] = set()  # claimed, and not yet written or given back
         self.is_stopping = False
         self._lanes = [_Lane(endpoint, self) for endpoint in endpoints]
         self._lanes_ended = False
@@ -92,6 +93,7 @@ class Dispatcher:
                 await self.clock.sleep(STORE_PAUSE)
                 continue
             del self._settled[: len(group)]
+            self.held.difference_update(one.delivery.id for one in group)
             if len(self._settled) < UNWRITTEN_LIMIT:
                 self._room.set()
 
@@ -110,7 +112,7 @@ class _Lane:
         self._clock = dispatcher.clock
         self._signal = dispatcher.outbox.signal(endpoint.name)
         self._claimed: asyncio.Queue[Claimed | None] = asyncio.Queue()
-        self._held = 0  # claimed, and neither tried nor given back
+        self._at_hand = 0  # claimed, and neither tried nor given back
         self._freed = asyncio.Event()
         self._lease = timedelta(seconds=LEASE_MARGIN + 3 * endpoint.timeout)
         self._paused_until = 0.0  # monotonic; the receiver asked for it
@@ -135,14 +137,14 @@ class _Lane:
         """Keep the workers fed until told to stop."""
         concurrency = self.endpoint.concurrency
         while not self._dispatcher.is_stopping:
-            if self._held > concurrency:
+            if self._at_hand > concurrency:
                 self._freed.clear()
                 await self._freed.wait()
                 continue
             self._signal.clear()
             pause = self._pause()
             if pause <= 0:
-                pause = await self._claim_page(min(PAGE, 2 * concurrency - self._held))
+                pause = await self._claim_page(min(PAGE, 2 * concurrency - self._at_hand))
             if pause > 0 and not self._dispatcher.is_stopping:
                 await self._clock.wait(self._signal, pause)
 
@@ -157,8 +159,9 @@ class _Lane:
         except StoreError as error:
             log.error("claim.failed", endpoint=self.endpoint.name, reason=str(error))
             return STORE_PAUSE
-        self._held += len(page)
+        self._at_hand += len(page)
         for delivery in page:
+            self._dispatcher.held.add(delivery.id)
             self._claimed.put_nowait(delivery)
         if page:
             return 0.0
@@ -174,7 +177,7 @@ class _Lane:
                 settled = await self._try(delivery)
                 self._note(settled)
                 await self._dispatcher.done(settled)
-            self._held -= 1
+            self._at_hand -= 1
             self._freed.set()
 
     async def _try(self, delivery: Claimed) -> Settled:
@@ -196,6 +199,7 @@ class _Lane:
         except StoreError as error:
             # Then it comes back when its lease is over, or at the next start.
             log.warning("delivery.held", delivery_id=delivery.id, reason=str(error))
+        self._dispatcher.held.discard(delivery.id)
 
     def _pause(self) -> float:
         return self._paused_until - self._clock.monotonic()
@@ -204,7 +208,8 @@ class _Lane:
         attempt, delivery = settled.attempt, settled.delivery
         if attempt.failure is Failure.RATE_LIMITED and attempt.retry_after:
             # The limit is the receiver's, not this delivery's: the others wait as well.
-            self._paused_until = self._clock.monotonic() + min(attempt.retry_after, PAUSE_LIMIT)
+            until = self._clock.monotonic() + min(attempt.retry_after, PAUSE_LIMIT)
+            self._paused_until = max(self._paused_until, until)
         if attempt.failure is None:
             self._delivered.inc()
             now = self._clock.now()

@@ -20,7 +20,7 @@ class Endpoint(Protocol):
 
     @property
     def schedule(self) -> Sequence[float]:
-        """The pause before each try, in seconds; when it is used up, a delivery is dead."""
+        """The pause before each retry, in seconds; when it is used up, a delivery is dead."""
 
     @property
     def timeout(self) -> float:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 BODY_LIMIT: Final = 64 * 1024  # bytes of a response that are read
 KEPT_LIMIT: Final = 16 * 1024  # characters of it that are kept
 CONNECT_TIMEOUT: Final = 10.0  # seconds
+_OPEN_HEADERS: Final = frozenset(
+    {"Host", "Accept", "Accept-Encoding", "Content-Type", "Content-Length", "User-Agent"}
+)
 USER_AGENT: Final = f"batchwatch/{__version__}"
 
 
@@ -106,8 +109,29 @@ async def _start_of(response: aiohttp.ClientResponse) -> str | None:
         return None
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
-        return f"({encoding[:20]}, {size} bytes)"
-    return b"".join(chunks)[:KEPT_LIMIT].decode("utf-8", "replace").replace("\x00", "�")
+        return f"({encoding[:20]!a}, {size} bytes)"
+    text = (
+        b"".join(chunks)[:KEPT_LIMIT]
+        .decode("utf-8", "replace")
+        .replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    )
+    return _without_secrets(text, response.request_info)
+
+
+def _without_secrets(text: str, request: aiohttp.RequestInfo) -> str:
+    """``text`` without what we sent that may be secret, should the receiver repeat it.
+
+    Many answer an unknown path with its name. Paths, queries and the values
+    of headers may each be what lets somebody in.
+    """
+    url = request.url
+    sent = [url.raw_path_qs, url.path_qs, url.raw_query_string, url.query_string, url.raw_path]
+    sent += [part for part in (*url.raw_parts, *url.parts, *url.query.values()) if len(part) > 7]
+    sent += [value for name, value in request.headers.items() if name not in _OPEN_HEADERS]
+    for one in sorted(set(sent), key=len, reverse=True):
+        if len(one) > 3:
+            text = text.replace(one, "…")
+    return text
 
 
 def _failure_of(status: int) -> Failure | None:
@@ -138,7 +162,7 @@ def _explain(error: Exception, timeout: float) -> tuple[Failure, str]:
         case aiohttp.ClientConnectorError():
             code = error.os_error.errno
             return Failure.CONNECT, f"no connection: {os.strerror(code) if code else 'refused'}"
-        case aiohttp.InvalidURL() | ValueError():
+        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError() | ValueError():
             return Failure.UNUSABLE, "the URL or a header cannot be used"
         case aiohttp.ClientResponseError():
             return Failure.PROTOCOL, "what came back is not HTTP"
@@ -157,8 +181,8 @@ def _seconds(value: str | None, now: datetime) -> float | None:
         return float(value[:12])
     try:
         moment = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - now).total_seconds())
+    except (ValueError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())

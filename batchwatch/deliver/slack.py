@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,8 +25,13 @@ if TYPE_CHECKING:
     from batchwatch.domain.batch import EndpointName
     from batchwatch.domain.delivery import Attempt, Claimed
 
+_WORD: Final = re.compile(r"[a-z_]{3,40}")  # how Slack says why: no_service, invalid_payload, …
+_TORN: Final = re.compile(r"&[a-z]{0,3}$")  # an entity that a cut went through
 FAILURES_SHOWN: Final = 5
 _REASON_SHOWN: Final = 160  # characters of a reason; Slack folds what is longer anyway
+# Slack's own limits, in characters: https://docs.slack.dev/reference/block-kit/blocks
+_HEADER_LIMIT: Final = 150
+_SUMMARY_LIMIT: Final = 1_000
 
 # Icon and words for each type; what is not here is said by its type.
 _HEADLINES: Final = {
@@ -59,12 +65,13 @@ class Slack:
         body = msgspec.json.encode(message(msgspec.json.decode(delivery.payload)))
         headers = {"Content-Type": "application/json"}
         attempt = await self.sender.post(self.url, body, headers, timeout=self.timeout)
-        if attempt.failure is Failure.CLIENT_ERROR and attempt.response:
-            said = attempt.response.strip()[:80]
-            attempt = replace(attempt, detail=f"{attempt.detail}: {said}")
-            if attempt.status_code == 400 and said.startswith("invalid_"):
-                # The message itself is refused; the same again would be refused again.
-                return replace(attempt, failure=Failure.REFUSED)
+        said = (attempt.response or "").strip()
+        if attempt.failure is None or not _WORD.fullmatch(said):
+            return attempt
+        attempt = replace(attempt, detail=f"{attempt.detail}: {said}")
+        if attempt.status_code == 400 and said.startswith("invalid_"):
+            # The message itself is refused; the same again would be refused again.
+            return replace(attempt, failure=Failure.REFUSED)
         return attempt
 
 
@@ -78,21 +85,29 @@ def message(envelope: dict[str, Any]) -> dict[str, Any]:
     batch = data.get("batch")
     lines = _batch_lines(data) if batch else [_escape(_short(str(data.get("reason") or "")))]
     blocks: list[Block] = [
-        HeaderBlock(text=PlainTextObject(text=f"{icon} {words}"[:150], emoji=True))
+        HeaderBlock(text=PlainTextObject(text=f"{icon} {words}"[:_HEADER_LIMIT], emoji=True))
     ]
     text = "\n".join(line for line in lines if line)
     if text:
-        blocks.append(SectionBlock(text=MarkdownTextObject(text=text[:3000])))
+        blocks.append(SectionBlock(text=_markdown(text)))
     failures = _failures(results)
     if failures:
-        blocks.append(SectionBlock(text=MarkdownTextObject(text=failures[:3000])))
-    blocks.append(ContextBlock(elements=[MarkdownTextObject(text=_context(envelope))]))
+        blocks.append(SectionBlock(text=_markdown(failures)))
+    blocks.append(ContextBlock(elements=[_markdown(_context(envelope))]))
     summary = f"{icon} {words}"
     if batch:
         summary += f": {batch['id']}"
     if files := _files(results):
         summary += f" ({files})"
-    return {"text": _escape(summary), "blocks": [block.to_dict() for block in blocks]}
+    return {
+        "text": _escape(summary, limit=_SUMMARY_LIMIT),
+        "blocks": [block.to_dict() for block in blocks],
+    }
+
+
+def _markdown(text: str) -> MarkdownTextObject:
+    """Verbatim: what upstream says must neither wake a channel nor become a link."""
+    return MarkdownTextObject(text=text, verbatim=True)
 
 
 def _batch_lines(data: dict[str, Any]) -> list[str]:
@@ -147,12 +162,18 @@ def _context(envelope: dict[str, Any]) -> str:
         " ".join(_escape(one) for one in (job.get("type"), job.get("configuration_id")) if one),
         _escape(envelope["timestamp"][:19].replace("T", " ") + " UTC"),
     ]
-    return " · ".join(part for part in parts if part)[:2000]
+    return " · ".join(part for part in parts if part)
 
 
-def _escape(text: str) -> str:
-    """https://api.slack.com/reference/surfaces/formatting#escaping."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def _escape(text: str, *, limit: int = 300) -> str:
+    """https://docs.slack.dev/messaging/formatting-message-text#escaping, to ``limit`` characters.
+
+    Slack refuses a whole message for one text that is too long.
+    """
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    if len(text) <= limit:
+        return text
+    return _TORN.sub("", text[: limit - 1]) + "…"
 
 
 def _short(text: str) -> str:

@@ -102,21 +102,21 @@ def settle(
 ) -> Settled:
     """Decide what becomes of ``delivery`` after ``attempt``.
 
-    ``schedule`` holds the pause before each try in seconds, the first try's
-    included; when it is used up, the delivery is dead. ``jitter`` in -1..1
-    spreads the pauses by a fifth. A ``Retry-After`` makes a pause longer,
-    never shorter, and a day at most.
+    ``schedule`` holds the pause before each retry in seconds; when it is
+    used up, the delivery is dead. ``jitter`` in -1..1 spreads the pauses by a
+    fifth. A ``Retry-After`` makes a pause longer, never shorter, and a day
+    at most.
     """
     if attempt.failure is None:
         return Settled(delivery, attempt, State.DELIVERED)
     if attempt.failure in FINAL_FAILURES:
         reason = f"{attempt.failure}: {attempt.detail or 'no detail'}"
         return Settled(delivery, attempt, State.DEAD, reason=reason)
-    if delivery.attempt >= len(schedule):
+    if delivery.attempt > len(schedule):
         reason = f"{delivery.attempt} tries failed, the last: {attempt.failure}"
         if attempt.detail:
             reason += f": {attempt.detail}"
         return Settled(delivery, attempt, State.DEAD, reason=reason)
-    pause = schedule[delivery.attempt] * (1.0 + JITTER * jitter)
+    pause = schedule[delivery.attempt - 1] * (1.0 + JITTER * jitter)
     asked = min(attempt.retry_after or 0.0, RETRY_AFTER_CEILING)
     return Settled(delivery, attempt, State.PENDING, due_in=max(pause, asked))

@@ -36,9 +36,9 @@ POLL_INTERVAL = Duration("100ms", "1d")
 LOOKBACK = Duration("1s", "365d")
 _RETRIES = ListOf(Duration("0s", "7d"), most=50)
 
-# At once, then more and more patiently, over three days in all.
+# More and more patiently, over three days in all.
 _RETRY_SCHEDULE = (
-    0.0, 5.0, 30.0, 5 * 60.0, 30 * 60.0,
+    5.0, 30.0, 5 * 60.0, 30 * 60.0,
     *(hours * 3600.0 for hours in (2, 5, 10, 14, 20, 24)),
 )  # fmt: skip
 
@@ -105,7 +105,8 @@ class _Endpoint(_Part):
     )
     retry_schedule: Annotated[tuple[float, ...], _RETRIES] = Field(
         default=_RETRY_SCHEDULE,
-        description="The waits before each try, the first one included; then it is a dead letter.",
+        description="The waits before each retry; the first try is at once, and after the last "
+        "retry it is a dead letter.",
     )
 
 

@@ -33,6 +33,8 @@ class Key(Kind[SecretStr]):
         _check_header(text)
         if any(map(str.isspace, text)):
             raise Invalid("with white space in it")
+        if not text.isascii():
+            raise Invalid("with characters in it that no key has")
         if len(text) < self.minimum:
             raise Invalid("which is too short")
         return SecretStr(text)

@@ -156,11 +156,14 @@ class Outbox:
         async with self._database.write() as connection:
             await connection.execute(query)
 
-    async def release(self, *, now: datetime | None = None) -> int:
+    async def release(
+        self, *, now: datetime | None = None, held: Collection[DeliveryId] = ()
+    ) -> int:
         """Give back what is in flight: all of it, or what was leased until before ``now``.
 
         All of it is for the start of a daemon that has the store to itself:
-        whoever held those deliveries is gone.
+        whoever held those deliveries is gone. ``held`` are those that the
+        caller still has in hand, however old their lease.
         """
         query = (
             sa.update(deliveries)
@@ -168,7 +171,7 @@ class Outbox:
             .values(state=State.PENDING.value, leased_until=None)
         )
         if now is not None:
-            query = query.where(deliveries.c.leased_until < now)
+            query = query.where(deliveries.c.leased_until < now, deliveries.c.id.not_in(held))
         async with self._database.write() as connection:
             released = (await connection.execute(query)).rowcount
         if released:

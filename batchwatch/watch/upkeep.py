@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
     from batchwatch.clock import Clock
+    from batchwatch.domain.delivery import DeliveryId
     from batchwatch.metrics import Metrics
     from batchwatch.store import Database, Outbox, Views
 
@@ -25,10 +26,18 @@ class Upkeep:
     """The jobs, and the scheduler that runs them."""
 
     def __init__(
-        self, *, database: Database, outbox: Outbox, views: Views, clock: Clock, metrics: Metrics
+        self,
+        *,
+        database: Database,
+        outbox: Outbox,
+        views: Views,
+        held: Collection[DeliveryId],
+        clock: Clock,
+        metrics: Metrics,
     ) -> None:
         self._database = database
         self._outbox = outbox
+        self._held = held
         self._views = views
         self._clock = clock
         self._metrics = metrics
@@ -52,7 +61,7 @@ class Upkeep:
 
     async def recover(self) -> None:
         """Give back deliveries whose lease is over: whoever held them did not come back."""
-        released = await self._outbox.release(now=self._clock.now())
+        released = await self._outbox.release(now=self._clock.now(), held=self._held)
         if released:
             log.warning("deliveries.released", count=released)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,7 @@ async def serve(
             await site.start()
         except OSError as error:
             raise ListenError(
-                f"cannot listen on {host}:{port}: {error.strerror or error}: "
+                f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}: "
                 "set BATCHWATCH_LISTEN to a free address"
             ) from error
         bound = runner.addresses[0]
@@ -89,5 +90,5 @@ async def serve(
 def _knows(request: web.Request, token: str) -> bool:
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     return scheme.lower() == "bearer" and hmac.compare_digest(
-        given.strip().encode(), token.encode()
+        given.strip().encode(errors="surrogateescape"), token.encode()
     )

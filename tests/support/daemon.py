@@ -32,7 +32,7 @@ def environment(
         "LLAMA_CLOUD_BASE_URL": url,
         "BATCHWATCH_ENDPOINTS__HOOK__URL": f"{receiver.url}/hook",
         "BATCHWATCH_ENDPOINTS__HOOK__SECRET": SECRET,
-        "BATCHWATCH_ENDPOINTS__HOOK__RETRY_SCHEDULE": ",".join(["0s"] + ["100ms"] * 30),
+        "BATCHWATCH_ENDPOINTS__HOOK__RETRY_SCHEDULE": ",".join(["100ms"] * 30),
         "BATCHWATCH_DATA_DIR": str(folder),
         "BATCHWATCH_POLL_INTERVAL": "100ms",
         "BATCHWATCH_LISTEN": "127.0.0.1:0",

@@ -19,7 +19,7 @@ from batchwatch.domain.delivery import (
 )
 from tests.support.builders import at
 
-SCHEDULE = (0.0, 5.0, 30.0)
+SCHEDULE = (5.0, 30.0)
 
 
 def claimed(attempt: int = 1) -> Claimed:
@@ -46,7 +46,7 @@ def test_what_was_taken_is_delivered() -> None:
 
 
 def test_a_failure_is_tried_again_by_the_schedule() -> None:
-    """The second try after the second pause, and so on."""
+    """The first retry after the first pause, and so on."""
     settled = [
         settle(claimed(n), tried(Failure.SERVER_ERROR), SCHEDULE, jitter=0) for n in (1, 2, 3)
     ]
@@ -76,6 +76,6 @@ def test_the_pause_is_near_the_schedule_and_not_shorter_than_asked(
 
     pause = settle(claimed(number), attempt, SCHEDULE, jitter=jitter).due_in
 
-    planned = SCHEDULE[number]
+    planned = SCHEDULE[number - 1]
     assert pause >= max(planned * 0.8, min(asked or 0, RETRY_AFTER_CEILING))
     assert pause <= max(planned * 1.2, RETRY_AFTER_CEILING if asked else 0)
