@@ -3,13 +3,13 @@
 How it fits together::
 
     stage      starts simulator and daemon as processes, lets them play, ends them
-    children   those processes
+    children   those processes; commands is what they are told
     receiver   the witness: webhooks with verified signatures, Slack messages
     chaos      --chaos: when the daemon dies, and what the receivers do wrong
     truth      what truly happened, from the simulator's own history
     evidence   the words for what was found at either end
     scene      all of it so far, for the views: screen or plain, both of one look
-    verdict    the truth against the evidence; summary shows it
+    verdict    the truth against the evidence, on the scenario's terms; summary shows it
     keep       --keep: what to try afterwards
 
 The demo uses nothing of the parts that it shows. It starts them as a user would, talks to them

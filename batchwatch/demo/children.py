@@ -60,11 +60,14 @@ class Child:
         self._is_wanted = False
 
     @property
+    def exit_code(self) -> int | None:
+        """What it ended with, or below zero the signal that ended it; None while it runs."""
+        return None if self._process is None else self._process.returncode
+
+    @property
     def has_died(self) -> bool:
         """Whether it ended without having been asked to."""
-        return (
-            self._is_wanted and self._process is not None and self._process.returncode is not None
-        )
+        return self._is_wanted and self.exit_code is not None
 
     async def start(self) -> Mapping[str, Any]:
         """Start it; gives the line ``….started`` of its log once that is there.
@@ -88,6 +91,11 @@ class Child:
         except TimeoutError:
             raise ChildDied(self, f"was not ready within {START_LIMIT:.0f} s") from None
 
+    async def ended(self) -> None:
+        """Return when it has ended, and all that it said is heard."""
+        if self._listening is not None:
+            await self._listening
+
     async def kill(self) -> None:
         """SIGKILL: it gets to do nothing more."""
         await self._end(grace=0.0)
@@ -98,8 +106,8 @@ class Child:
 
     async def _end(self, *, grace: float) -> None:
         self._is_wanted = False
-        process, listening = self._process, self._listening
-        if process is None or listening is None:
+        process = self._process
+        if process is None:
             return
         with suppress(ProcessLookupError):
             if grace:
@@ -109,8 +117,7 @@ class Child:
                         await process.wait()
             if process.returncode is None:
                 process.kill()
-        await process.wait()
-        await listening
+        await self.ended()
 
     async def _listen(
         self, process: asyncio.subprocess.Process, started: asyncio.Future[Mapping[str, Any]]

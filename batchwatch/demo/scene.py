@@ -33,6 +33,8 @@ class Scene:
         self.posts: list[Post] = []
         self.unshown: deque[Entry] = deque(maxlen=_UNSHOWN)
         self.told: dict[str, str] = {}  # by batch, the status of its latest transition that came
+        self.posted: dict[str, str] = {}  # by batch, the end that Slack was told of
+        self.messages = 0  # of Slack, taken
         self.repeats = 0
         self.kills = 0
         self.daemon = "starting"
@@ -56,11 +58,6 @@ class Scene:
     def over(self) -> int:
         """How many batches will not change any more."""
         return sum(life.is_over for life in self.lives.values())
-
-    @property
-    def posted(self) -> int:
-        """How many Slack messages were taken."""
-        return sum(post.answer is Answer.TAKEN for post in self.posts)
 
     def learn(self, lives: Mapping[str, Life]) -> None:
         """Take over what truly happened."""
@@ -96,5 +93,9 @@ class Scene:
     def read(self, post: Post) -> None:
         """A Slack message arrived."""
         self.posts.append(post)
+        if post.answer is Answer.TAKEN:
+            self.messages += 1
+            if post.batch_id is not None and post.status is not None:
+                self.posted[post.batch_id] = post.status
         self.unshown.append(post)
         self.last_arrival_at = self.elapsed

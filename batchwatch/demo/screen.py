@@ -7,6 +7,7 @@ of the Slack messages, for they alone hold signs whose width a terminal may see 
 from __future__ import annotations
 
 from collections import deque
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self
 
 from rich.live import Live
@@ -113,7 +114,7 @@ class Screen:
             Text(f" {scene.elapsed:.1f} s"),
             Text(f"{scene.over} of {len(scene.lives)} over"),
             Text(counted(arrived, "webhook")) + (Text.assemble(", ", verified) if arrived else ""),
-            Text(f"{scene.posted} Slack"),
+            Text(f"{scene.messages} Slack"),
         ]
         if scene.repeats:
             parts.append(Text(counted(scene.repeats, "repeat"), "yellow"))
@@ -151,7 +152,7 @@ class Screen:
         return lines
 
     def _slack(self, width: int, height: int) -> Lines:
-        title = _title("Slack", counted(self._scene.posted, "message"), width)
+        title = _title("Slack", counted(self._scene.messages, "message"), width)
         feed: Lines = []
         for post in reversed(self._posts):
             if len(feed) >= height:
@@ -164,18 +165,16 @@ class Screen:
 
 
 def _lifeline(life: Life, age: float, scale: float, room: int) -> Text:
-    """The statuses of a life along its time, a cell for each part of the scale."""
+    """The statuses of a life along its time, a cell for each part of the scale, and its end."""
     line = Text()
-    cells = min(room, max(1, round(age / scale * room))) if scale else 1
-    ends = life.is_over
-    for cell in range(cells - ends):
-        at = (cell + 0.5) * scale / room
-        status = life.steps[0].status
-        for step in life.steps:
-            if (step.at - life.born).total_seconds() <= at:
-                status = step.status
-        line.append(sign(status), colour(status))
-    if ends:
+    on_the_way = life.steps[:-1] if life.is_over else life.steps
+    cell = scale / max(1, room - 1)  # seconds; one cell is kept for the end
+    if on_the_way:
+        for nth in range(max(1, min(room - 1, round(age / cell)))):
+            at = life.born + timedelta(seconds=(nth + 0.5) * cell)
+            status = next(step.status for step in reversed(on_the_way) if step.at <= at)
+            line.append(sign(status), colour(status))
+    if life.is_over:
         line.append(sign(life.status), colour(life.status))
     return line
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
@@ -17,12 +16,14 @@ import aiohttp
 
 from batchwatch.demo.chaos import plan_kills
 from batchwatch.demo.children import Child, ChildDied, clean_environment
+from batchwatch.demo.commands import API_KEY, settings, simulate
 from batchwatch.demo.receiver import Receiver
+from batchwatch.demo.terms import terms_of
 from batchwatch.demo.truth import Truth
 from batchwatch.demo.verdict import judge
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Mapping
+    from collections.abc import AsyncIterator, Coroutine
     from pathlib import Path
 
     from batchwatch.demo.plain import Plain
@@ -30,34 +31,11 @@ if TYPE_CHECKING:
     from batchwatch.demo.screen import Screen
     from batchwatch.demo.verdict import Verdict
 
-API_KEY: Final = "llx-simulator"
 FRAME: Final = 0.1  # seconds between two pictures
 LOOK: Final = 0.25  # seconds between two looks at the truth, and more where that is large
 QUIET: Final = 1.0  # seconds without an arrival, after which nothing more is expected
 EMPTY: Final = 10.0  # seconds after which a scenario without batches is believed to have none
 _SAME_CTRL_C: Final = 0.5  # seconds in which one that ended a child gets here as well
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a scenario may take, in seconds since its first batch.
-
-    What ended less than ``margin`` before the limit may still be on its way, for batchwatch waits
-    for a batch's results before it tells of its end.
-    """
-
-    limit: float = 28.0
-    margin: float = 7.0
-
-
-_PATIENCE: Final[Mapping[str, Patience]] = {
-    "hostile": Patience(margin=12.0),  # results that are null again and again
-    "throttled": Patience(limit=60.0),
-    "outage": Patience(limit=45.0, margin=12.0),
-    "slow-results": Patience(limit=75.0, margin=40.0),
-    "big": Patience(limit=45.0, margin=15.0),
-    "free-tier": Patience(limit=90.0, margin=30.0),
-}
 
 
 class Ending(Enum):
@@ -74,12 +52,16 @@ async def set_up(scene: Scene, *, folder: Path, speed: float) -> AsyncIterator[S
     async with AsyncExitStack() as stack:
         receiver = await stack.enter_async_context(Receiver(scene))
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        simulator = Child("simulator", _simulate(scene, speed), clean_environment())
+        simulator = Child("simulator", simulate(scene, speed=speed), clean_environment())
         stack.push_async_callback(simulator.stop)
         upstream_url = (await simulator.start())["url"]
-        daemon = Child(
-            "daemon", ("run",), clean_environment(**settings(upstream_url, receiver, folder))
+        told = settings(
+            upstream_url,
+            receiver,
+            folder=folder,
+            requests_per_minute=terms_of(scene.scenario).requests_per_minute,
         )
+        daemon = Child("daemon", ["run"], clean_environment(**told))
         stack.push_async_callback(daemon.stop)
         stage = Stage(
             scene,
@@ -91,41 +73,6 @@ async def set_up(scene: Scene, *, folder: Path, speed: float) -> AsyncIterator[S
         )
         await stage.start_daemon()
         yield stage
-
-
-def _simulate(scene: Scene, speed: float) -> tuple[str, ...]:
-    return (
-        *("simulate", "--host", "127.0.0.1", "--port", "0", "--api-key", API_KEY),
-        *("--scenario", scene.scenario, "--seed", str(scene.seed), "--speed", str(speed)),
-    )
-
-
-def settings(upstream_url: str, receiver: Receiver, folder: Path) -> dict[str, str]:
-    """What a user would set for the daemon, with times that are short enough to watch."""
-    patient = {
-        "RETRY_SCHEDULE": ",".join(["0s", "200ms", "400ms", "800ms", *["1s"] * 40]),
-        "TIMEOUT": "2s",
-    }
-    endpoints = {
-        "RECEIVER": {"URL": receiver.webhook_url, "SECRET": receiver.secret, **patient},
-        "SLACK": {"TYPE": "slack", "URL": receiver.slack_url, **patient},
-    }
-    return {
-        "LLAMA_CLOUD_BASE_URL": upstream_url,
-        "LLAMA_CLOUD_API_KEY": API_KEY,
-        "BATCHWATCH_DATA_DIR": str(folder),
-        "BATCHWATCH_LISTEN": "127.0.0.1:0",
-        "BATCHWATCH_LOG_FORMAT": "json",
-        "BATCHWATCH_SHUTDOWN_GRACE": "2s",
-        "BATCHWATCH_POLL_INTERVAL": "300ms",
-        "BATCHWATCH_WATCHES__DEMO__REQUESTS_PER_MINUTE": "6000",
-        # A batch may be over before the first look: in the demo that is news as well.
-        "BATCHWATCH_NOTIFY_BACKLOG": "true",
-    } | {
-        f"BATCHWATCH_ENDPOINTS__{name}__{setting}": value
-        for name, endpoint in endpoints.items()
-        for setting, value in endpoint.items()
-    }
 
 
 class Stage:
@@ -151,7 +98,7 @@ class Stage:
         self._daemon = daemon
         self._truth = truth
         self._speed = speed
-        self._patience = _PATIENCE.get(scene.scenario, Patience())
+        self._terms = terms_of(scene.scenario)
 
     async def start_daemon(self) -> None:
         """Start it, for the first time or again. Raises :class:`ChildDied`."""
@@ -183,7 +130,7 @@ class Stage:
         receipts, posts = tuple(scene.receipts), tuple(scene.posts)
         owed_until = self._clock.now()
         if ending is not Ending.DONE:
-            owed_until -= timedelta(seconds=self._patience.margin)
+            owed_until -= timedelta(seconds=self._terms.margin)
         try:
             scene.learn(await self._truth.lives())
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -193,7 +140,7 @@ class Stage:
             receipts,
             posts,
             owed_until=owed_until,
-            was_killed=scene.kills > 0,
+            may_miss=scene.kills > 0 or self._terms.may_miss,
         )
 
     def some_directory(self) -> str | None:
@@ -209,7 +156,7 @@ class Stage:
         since = self._scene.since_first_batch
         if since is None:
             return Ending.TIME_UP if self._scene.elapsed > EMPTY else None
-        if since >= self._patience.limit:
+        if since >= self._terms.limit:
             return Ending.TIME_UP
         _, *chaos = tasks
         is_calm = all(task.done() for task in chaos)
@@ -220,10 +167,9 @@ class Stage:
         scene = self._scene
         if scene.over < len(scene.lives) or scene.elapsed - scene.last_arrival_at < QUIET:
             return False
-        ended = {post.batch_id for post in scene.posts if post.status is not None}
         return all(
-            scene.told.get(life.batch_id) == life.status and life.batch_id in ended
-            for life in scene.lives.values()
+            scene.told.get(batch_id) == life.status == scene.posted.get(batch_id)
+            for batch_id, life in scene.lives.items()
         )
 
     async def _look_after(self, tasks: list[asyncio.Task[None]], stop: asyncio.Event) -> None:

@@ -55,11 +55,13 @@ def _truth(verdict: Verdict, kills: int) -> Iterator[_Row]:
     still = verdict.batches - verdict.over
     yield "Batches", verdict.batches, f"{still:,} of them not over yet" if still else "", ""
     yield "Transitions in truth", verdict.transitions, "from the simulator's own history", ""
-    unseen = "over between two polls, or in answers that broke"
+    unseen = "between two polls, or in answers that broke"
     yield "  never shown", verdict.never_shown, unseen, ""
+    if kills or verdict.missed:
+        excuse = "the daemon died over it" if kills else "without a time to prove it new"
+        yield "  shown in passing", verdict.missed, excuse, ""
     if kills:
         yield "Daemon killed", kills, "with SIGKILL, and started again", ""
-        yield "  died over", verdict.died_with, "shown to it, and gone when it looked again", ""
 
 
 def _arrivals(verdict: Verdict) -> Iterator[_Row]:
@@ -71,7 +73,7 @@ def _arrivals(verdict: Verdict) -> Iterator[_Row]:
     remark = f"and {verdict.post_repeats:,} of them again" if verdict.post_repeats else ""
     yield "Slack messages", verdict.posts, remark, ""
     if verdict.on_their_way:
-        late = "ended in the last moments, not arrived yet"
+        late = "too late to be owed yet"
         yield "On their way", verdict.on_their_way, late, "yellow"
 
 
@@ -83,8 +85,8 @@ def _promises(verdict: Verdict) -> Iterator[_Row]:
 
 
 def _sentence(verdict: Verdict) -> Text:
-    if not verdict.is_good:
+    if verdict.faults:
         return Text(f" ✗ {counted(len(verdict.faults), 'fault')}:", "bold red")
-    if not verdict.notified:
-        return Text(" Nothing happened, so nothing is proven.", "yellow")
+    if not verdict.is_good:
+        return Text(" ✗ Nothing happened, so nothing is proven.", "bold red")
     return Text(" ✓ Nothing lost, all in order, every signature verified.", "bold green")

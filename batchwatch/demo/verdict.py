@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
     from datetime import datetime
 
-    from batchwatch.demo.evidence import Life, Post, Receipt
+    from batchwatch.demo.evidence import Life, Post, Receipt, Step
 
 
 class Kind(StrEnum):
@@ -54,8 +54,8 @@ class Verdict:
     over: int
     transitions: int  # that truly happened
     never_shown: int  # of them, those that no answer of upstream ever held
-    died_with: int  # shown to a daemon that was killed before it could write them down
-    on_their_way: int  # ends that came too late to be owed yet, and had not arrived
+    missed: int  # shown and not told, with an excuse
+    on_their_way: int  # too late to be owed yet, and not arrived
     notified: int  # different notifications that were taken
     repeats: int  # arrivals under an id that had arrived before
     asked_for: int  # of them, those that came because the receiver had not taken it
@@ -65,8 +65,8 @@ class Verdict:
 
     @property
     def is_good(self) -> bool:
-        """Whether every promise was kept."""
-        return not self.faults
+        """Whether every promise was kept, and there was one to keep."""
+        return not self.faults and self.notified > 0
 
     def count(self, kind: Kind) -> int:
         """How often a promise was broken in this way."""
@@ -79,13 +79,14 @@ def judge(
     posts: Sequence[Post],
     *,
     owed_until: datetime,
-    was_killed: bool = False,
+    may_miss: bool = False,
 ) -> Verdict:
     """Judge ``receipts`` and ``posts``, in the order of their arrival, by the true ``lives``.
 
-    The lives must have been asked for after the last arrival, or news would look untrue. Ends
-    after ``owed_until`` may still be on their way. A daemon that was killed may have died over an
-    answer that it had not written down, so what upstream showed in it is not held against it.
+    The lives must have been asked for after the last arrival, or news would look untrue. What
+    happened after ``owed_until`` may still be on its way. ``may_miss`` excuses a daemon that did
+    not tell of what upstream showed in passing, for it may have been killed over that answer, or
+    the answer bore no time that proves it new. A batch's end is owed whatever happens.
     """
     truth = {life.batch_id: life for life in lives}
     verified = [one for one in receipts if one.answer is not Answer.UNVERIFIED]
@@ -96,7 +97,7 @@ def judge(
     ended = {(post.batch_id, post.status) for post in posts if post.answer is Answer.TAKEN}
 
     faults = [*_unverified(receipts), *_ids_used_twice(verified), *_unknown(verified, truth)]
-    never_shown = died_with = on_their_way = 0
+    never_shown = missed = on_their_way = 0
     for life in truth.values():
         arrived = by_batch[life.batch_id]
         taken = {one.transition: one for one in arrived if one.answer is Answer.TAKEN}
@@ -107,16 +108,19 @@ def judge(
         faults += _untrue(life, told)
         shown = _changes(life.shown)
         never_shown += len(life.steps) - len(shown)
-        skipped = _skipped(shown, told)
-        died_with += len(skipped)
-        if skipped and not was_killed:
-            text = f"{short(life.batch_id)} was shown as {', '.join(skipped)}, which was not told"
+        untold = _untold(life, shown, told)
+        overdue = [step.status for step in untold if step.at <= owed_until]
+        on_their_way += len(untold) - len(overdue)
+        if may_miss:
+            missed += len(overdue)
+        elif overdue:
+            text = f"{short(life.batch_id)} was shown as {', '.join(overdue)}, which was not told"
             faults.append(Fault(Kind.LOST, text))
         missing = list(_missing_end(life, told, ended))
-        if life.is_over and life.steps[-1].at > owed_until:
-            on_their_way += bool(missing)
-        else:
+        if life.steps[-1].at <= owed_until:
             faults += missing
+        else:
+            on_their_way += len(missing)
 
     ids = Counter(one.event_id for one in verified)
     taken_ids = {one.event_id for one in verified if one.answer is Answer.TAKEN}
@@ -126,7 +130,7 @@ def judge(
         over=sum(life.is_over for life in truth.values()),
         transitions=sum(len(life.steps) for life in truth.values()),
         never_shown=never_shown,
-        died_with=died_with if was_killed else 0,
+        missed=missed,
         on_their_way=on_their_way,
         notified=len(taken_ids),
         repeats=ids.total() - len(ids),
@@ -208,20 +212,22 @@ def _changes(shown: Iterable[str]) -> list[str]:
     return [status for status, _ in groupby(shown)]
 
 
-def _skipped(shown: Sequence[str], told: Sequence[str]) -> list[str]:
-    """The statuses that were shown and not told, before the last one that was told."""
-    skipped: list[str] = []
-    candidates: list[str] = []
+def _untold(life: Life, shown: Sequence[str], told: Sequence[str]) -> list[Step]:
+    """What was shown and not told, but for the end, which is owed even if it was not shown.
+
+    Which of its equal steps was shown is not known, so the latest is taken that it can have been.
+    """
+    steps = reversed(life.steps)
+    latest = [next(step for step in steps if step.status == status) for status in reversed(shown)]
+    untold: list[Step] = []
     rest = iter(told)
     wanted = next(rest, None)
-    for status in shown:
-        if status == wanted:
-            skipped += candidates
-            candidates = []
+    for step in reversed(latest):
+        if step.status == wanted:
             wanted = next(rest, None)
-        else:
-            candidates.append(status)
-    return skipped
+        elif not (life.is_over and step is life.steps[-1]):
+            untold.append(step)
+    return untold
 
 
 def _missing_end(
