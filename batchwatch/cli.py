@@ -149,6 +149,7 @@ def simulate(  # one for each option
     _known_scenario(scenario)
     from batchwatch import log, simulator  # noqa: PLC0415
     from batchwatch.clock import Clock  # noqa: PLC0415
+    from batchwatch.web.server import reason_of  # noqa: PLC0415
 
     log.configure()
     # A seed also makes the ids; the same ones again would be known, and over, in a kept store.
@@ -166,8 +167,8 @@ def simulate(  # one for each option
                 clock=Clock(),
             )
         )
-    except OSError as error:
-        _fail(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port")
+    except (OSError, UnicodeError) as error:
+        _fail(f"cannot listen on {host}:{port}: {reason_of(error)}; choose another with --port")
 
 
 @app.command(name="ls")

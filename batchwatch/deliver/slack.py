@@ -32,6 +32,8 @@ _REASON_SHOWN: Final = 160  # characters of a reason; Slack folds what is longer
 # Slack's own limits, in characters: https://docs.slack.dev/reference/block-kit/blocks
 _HEADER_LIMIT: Final = 150
 _SUMMARY_LIMIT: Final = 1_000
+_REASON_LIMIT: Final = 2_000  # of a watch's trouble: it says what to do at its end
+_ID_LIMIT: Final = 80
 
 # Icon and words for each type; what is not here is said by its type.
 _HEADLINES: Final = {
@@ -83,7 +85,11 @@ def message(envelope: dict[str, Any]) -> dict[str, Any]:
     if type_ == "batch.completed" and (results.get("counts") or {}).get("failed"):
         icon = "⚠️"
     batch = data.get("batch")
-    lines = _batch_lines(data) if batch else [_escape(_short(str(data.get("reason") or "")))]
+    lines = (
+        _batch_lines(data)
+        if batch
+        else [_escape(" ".join(str(data.get("reason") or "").split()), limit=_REASON_LIMIT)]
+    )
     blocks: list[Block] = [
         HeaderBlock(text=PlainTextObject(text=f"{icon} {words}"[:_HEADER_LIMIT], emoji=True))
     ]
@@ -144,10 +150,10 @@ def _files(results: dict[str, Any]) -> str:
 
 def _failures(results: dict[str, Any]) -> str:
     failures = results.get("failures") or []
-    lines = [
-        f"• `{_escape(one['source_directory_file_id'])}` {_escape(_short(one['error_message']))}"
-        for one in failures[:FAILURES_SHOWN]
-    ]
+    lines = []
+    for one in failures[:FAILURES_SHOWN]:
+        file_id = _escape(one["source_directory_file_id"], limit=_ID_LIMIT)
+        lines.append(f"• `{file_id}` {_escape(_short(one['error_message']))}")
     more = (results.get("counts") or {}).get("failed", 0) - len(lines)
     if lines and more > 0:
         lines.append(f"… and {more} more")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -75,9 +76,9 @@ async def serve(
         site = web.TCPSite(runner, host, port)
         try:
             await site.start()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter for what can be no host's name
             raise ListenError(
-                f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}: "
+                f"cannot listen on {host}:{port}: {reason_of(error)}: "
                 "set BATCHWATCH_LISTEN to a free address"
             ) from error
         bound = runner.addresses[0]
@@ -85,6 +86,15 @@ async def serve(
         yield f"http://{shown}:{bound[1]}"
     finally:
         await runner.cleanup()
+
+
+def reason_of(error: OSError | UnicodeError) -> str:
+    """Why an address cannot be listened on, in the system's words and not in asyncio's."""
+    if isinstance(error, UnicodeError):
+        return "that is no host's name"
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
 
 
 def _knows(request: web.Request, token: str) -> bool:

@@ -1,0 +1,125 @@
+"""A webhook gets the event itself, signed at the moment it is sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from standardwebhooks.webhooks import Webhook as Verifier
+
+from batchwatch.clock import Clock
+from batchwatch.deliver.sender import Sender, new_session
+from batchwatch.deliver.signing import key_of
+from batchwatch.deliver.webhook import Webhook
+from batchwatch.domain.batch import BatchId, EndpointName, EventId
+from batchwatch.domain.delivery import Claimed, DeliveryId, Failure
+from tests.support.builders import at
+from tests.support.receiver import SECRET, says
+
+if TYPE_CHECKING:
+    from tests.support.clock import ManualClock
+    from tests.support.receiver import Receiver
+
+PAYLOAD = '{"type": "batch.running", "data":  {"né": "\U0001f600"}}\n'.encode()
+
+
+def a_claimed(payload: bytes = PAYLOAD, *, attempt: int = 1) -> Claimed:
+    return Claimed(
+        id=DeliveryId(1),
+        event_id=EventId("evt_1"),
+        endpoint=EndpointName("hook"),
+        subject="default/bat-1",
+        type="batch.running",
+        batch_id=BatchId("bat-1"),
+        attempt=attempt,
+        occurred_at=at(0),
+        payload=payload,
+    )
+
+
+def a_webhook(
+    sender: Sender,
+    clock: Clock,
+    url: str,
+    *,
+    secrets: tuple[str, ...] = (SECRET,),
+    headers: dict[str, str] | None = None,
+) -> Webhook:
+    return Webhook(
+        name=EndpointName("hook"),
+        url=url,
+        sender=sender,
+        clock=clock,
+        schedule=(5.0,),
+        timeout=9.0,
+        concurrency=4,
+        keys=[key_of(secret) for secret in secrets],
+        headers=headers or {},
+    )
+
+
+async def test_the_payload_goes_out_byte_for_byte(receiver: Receiver) -> None:
+    """As it stands in the store: what was signed is what arrives, and a repeat is the same."""
+    async with new_session() as session:
+        clock = Clock()
+        webhook = a_webhook(Sender(session, clock), clock, f"{receiver.url}/hook")
+        await webhook.send(a_claimed())
+        await webhook.send(a_claimed(attempt=2))
+
+    assert [("evt_1", PAYLOAD)] * 2 == [(one.id, one.body) for one in receiver.received]
+    assert {"application/json"} == {one.headers["content-type"] for one in receiver.received}
+    for one in receiver.received:
+        Verifier(SECRET).verify(one.body, one.headers)
+
+
+async def test_each_try_is_signed_anew(
+    sender: Sender, clock: ManualClock, receiver: Receiver
+) -> None:
+    """A receiver refuses what is five minutes old, so a retry must not carry the first time."""
+    receiver.always = says(500)
+    webhook = a_webhook(sender, clock, receiver.url, secrets=())
+    await webhook.send(a_claimed())
+    clock.advance(3600)
+    await webhook.send(a_claimed(attempt=2))
+
+    first, second = (int(one.headers["webhook-timestamp"]) for one in receiver.received)
+    assert [int(at(0).timestamp()), 3600] == [first, second - first]
+    assert {"evt_1"} == {one.id for one in receiver.received}
+
+
+async def test_headers_of_its_own_go_along(
+    sender: Sender, clock: ManualClock, receiver: Receiver
+) -> None:
+    """Also in place of those that batchwatch would send, but not of those that sign."""
+    headers = {"authorization": "Bearer abc", "user-agent": "mine", "x-team": "ops"}
+
+    await a_webhook(sender, clock, receiver.url, secrets=(), headers=headers).send(a_claimed())
+
+    (received,) = receiver.received
+    assert headers == {name: received.headers[name] for name in headers}
+    assert "evt_1" == received.id
+
+
+async def test_what_the_receiver_does_is_told_and_not_raised(
+    sender: Sender, clock: ManualClock, receiver: Receiver
+) -> None:
+    """The attempt is what the dispatcher decides on."""
+    receiver.always = says(410, "no more")
+
+    attempt = await a_webhook(sender, clock, receiver.url, secrets=()).send(a_claimed())
+
+    assert (Failure.GONE, 410, "no more") == (
+        attempt.failure,
+        attempt.status_code,
+        attempt.response,
+    )
+
+
+async def test_a_webhook_shows_none_of_its_secrets(sender: Sender, clock: ManualClock) -> None:
+    """Neither in a log nor in a traceback: URL, keys and headers stay out of its repr."""
+    headers = {"authorization": "s3cret"}
+
+    shown = repr(a_webhook(sender, clock, "http://127.0.0.1:1/s3cret", headers=headers))
+
+    assert "name='hook'" in shown
+    assert "s3cret" not in shown
+    assert repr(key_of(SECRET)) not in shown

@@ -1,0 +1,312 @@
+"""``check``: a line for each part, right or with its remedy, and nothing is sent to anyone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchwatch.check import Finding, Verdict, check
+from batchwatch.domain.batch import EndpointName
+from batchwatch.domain.delivery import Attempt, Failure, Settled, State
+from batchwatch.domain.routing import FOR_PROGRAMS, Router
+from batchwatch.settings import SettingsError, load
+from batchwatch.simulator import Simulator, Switch, a_life
+from batchwatch.store import Batches, Database, Outbox, Watches
+from tests.support.builders import WATCH, a_recorder, a_sighting, at
+from tests.support.clock import LeapClock
+from tests.support.receiver import SECRET, Receiver
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+HOOK = EndpointName("webhook")
+PATH = "/services/T0001/B0002/path-s3cret"
+
+
+@pytest.fixture
+async def sim() -> AsyncIterator[Simulator]:
+    async with Simulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with Receiver() as open_receiver:
+        yield open_receiver
+
+
+@pytest.fixture
+def environ(sim: Simulator, receiver: Receiver, tmp_path: Path) -> dict[str, str]:
+    """Settings with which all is well."""
+    return {
+        "LLAMA_CLOUD_API_KEY": sim.api_key,
+        "LLAMA_CLOUD_BASE_URL": sim.url,
+        "BATCHWATCH_WEBHOOK_URL": f"{receiver.url}{PATH}?token=query-s3cret",
+        "BATCHWATCH_WEBHOOK_SECRET": SECRET,
+        "BATCHWATCH_DATA_DIR": str(tmp_path),
+        "BATCHWATCH_LISTEN": "127.0.0.1:0",
+    }
+
+
+async def found(environ: dict[str, str], **more: str) -> list[Finding]:
+    """Every line, with these settings."""
+    settings = load(environ=environ | more, for_run=False)
+    return [one async for one in check(settings, clock=LeapClock())]
+
+
+def about(part: str, findings: list[Finding]) -> tuple[Verdict, str]:
+    """The one line about this part."""
+    (one,) = [finding for finding in findings if finding.part == part]
+    return one.verdict, one.text
+
+
+def wrong(findings: list[Finding]) -> list[str]:
+    """The parts that are not right."""
+    return [one.part for one in findings if one.verdict is Verdict.WRONG]
+
+
+async def test_where_all_is_well_every_part_says_so(
+    environ: dict[str, str], sim: Simulator, receiver: Receiver, tmp_path: Path
+) -> None:
+    """Settings, store, each watch, each endpoint, the address: and nobody was sent anything."""
+    findings = await found(environ)
+
+    assert {Verdict.OK} == {one.verdict for one in findings}
+    parts = [one.part for one in findings if one.part != "settings"]
+    assert ["store", "watch default", "endpoint webhook", "listen"] == parts
+    assert f"{tmp_path}/batchwatch.db: 0 batches" == about("store", findings)[1]
+    watch = about("watch default", findings)[1]
+    assert watch.startswith(
+        f"{sim.url} accepts the key of LLAMA_CLOUD_API_KEY and sees no batch yet ("
+    )
+    assert f"{receiver.url}/… (webhook) is at 127.0.0.1" == about("endpoint webhook", findings)[1]
+    assert [] == receiver.received
+    assert 1 == sim.requests.total()
+
+
+async def test_one_batch_is_asked_for_and_seen(environ: dict[str, str], sim: Simulator) -> None:
+    """One is enough to know that the key is of the right project."""
+    for _ in range(3):
+        sim.world.plant(a_life(("RUNNING", 0.0)))
+
+    findings = await found(environ)
+
+    assert "and sees batches (" in about("watch default", findings)[1]
+    assert 1 == sim.requests.total()
+
+
+async def test_what_was_set_is_told_with_where_it_came_from(environ: dict[str, str]) -> None:
+    """So that a variable that was meant for another daemon is found."""
+    told = [one.text for one in await found(environ) if one.part == "settings"]
+
+    assert "llama_cloud_api_key = hidden (LLAMA_CLOUD_API_KEY)" in told
+    assert "listen = 127.0.0.1:0 (BATCHWATCH_LISTEN)" in told
+    assert not any("(default)" in one for one in told)
+
+
+async def test_a_wrong_key_is_told_with_the_variable_that_holds_it(
+    environ: dict[str, str],
+) -> None:
+    """At once, and the rest is looked at all the same."""
+    findings = await found(environ, LLAMA_CLOUD_API_KEY="llx-wrong-s3cret")
+
+    verdict, text = about("watch default", findings)
+    assert (["watch default"], Verdict.WRONG) == (wrong(findings), verdict)
+    assert "answered 401" in text
+    assert "Check LLAMA_CLOUD_API_KEY" in text
+
+
+async def test_a_watch_without_a_key_is_not_asked_for(
+    environ: dict[str, str], sim: Simulator
+) -> None:
+    """The line names the variable to set."""
+    del environ["LLAMA_CLOUD_API_KEY"]
+
+    findings = await found(environ)
+
+    expected = Verdict.WRONG, "it has no API key; set LLAMA_CLOUD_API_KEY"
+    assert expected == about("watch default", findings)
+    assert 0 == sim.requests.total()
+
+
+async def test_a_key_with_a_letter_that_no_key_has_is_told(environ: dict[str, str]) -> None:
+    """By the settings, and not by a traceback of whoever is to send it."""
+    with pytest.raises(SettingsError, match="LLAMA_CLOUD_API_KEY"):
+        await found(environ, LLAMA_CLOUD_API_KEY="llx-schl\u00fcssel")
+
+
+@pytest.fixture
+def no_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose DNS knows no name, only addresses; no test asks the real one."""
+    resolve = socket.getaddrinfo
+
+    def without_names(host: Any, *rest: Any, **more: Any) -> Any:
+        if str(host).replace(".", "").isdigit():
+            return resolve(host, *rest, **more)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", without_names)
+
+
+@pytest.mark.usefixtures("no_names")
+async def test_an_unknown_host_is_told_with_the_variable_that_names_it(
+    environ: dict[str, str],
+) -> None:
+    """The spelling is what is wrong, most of the time."""
+    findings = await found(environ, LLAMA_CLOUD_BASE_URL="https://api.cloud.llamaindx.test")
+
+    verdict, text = about("watch default", findings)
+    assert (["watch default"], Verdict.WRONG) == (wrong(findings), verdict)
+    assert "the name api.cloud.llamaindx.test cannot be resolved" in text
+    assert "LLAMA_CLOUD_BASE_URL" in text
+
+
+@pytest.mark.parametrize(("status", "hint"), [(402, "credits"), (403, "plan"), (429, "slows down")])
+async def test_an_upstream_that_refuses_is_quoted(
+    status: int, hint: str, environ: dict[str, str], sim: Simulator
+) -> None:
+    """With what can be done about it."""
+    sim.faults.switch_on(Switch(kind="status", status=status))
+
+    findings = await found(environ)
+
+    verdict, text = about("watch default", findings)
+    assert (Verdict.WRONG, True, True) == (verdict, f"answered {status}" in text, hint in text)
+
+
+@pytest.mark.usefixtures("no_names")
+async def test_an_endpoint_that_cannot_be_resolved_is_told(
+    environ: dict[str, str], receiver: Receiver
+) -> None:
+    """By the start of its URL; the rest may be a secret."""
+    findings = await found(environ, BATCHWATCH_WEBHOOK_URL=f"https://hooks.slak.test{PATH}")
+
+    assert ["endpoint webhook"] == wrong(findings)
+    assert about("endpoint webhook", findings)[1] == (
+        "https://hooks.slak.test/…: the name hooks.slak.test cannot be resolved "
+        "(Name or service not known); check the URL and this machine's DNS"
+    )
+    assert [] == receiver.received
+
+
+@pytest.mark.parametrize("host", ["hooks..example.com", f"{'a' * 64}.example.com"])
+async def test_an_endpoint_that_is_no_name_at_all_is_told(
+    host: str, environ: dict[str, str]
+) -> None:
+    """A dot too many is a slip like another."""
+    findings = await found(environ, BATCHWATCH_WEBHOOK_URL=f"https://{host}/hook")
+
+    assert ["endpoint webhook"] == wrong(findings)
+
+
+async def test_without_an_endpoint_nobody_would_hear(environ: dict[str, str]) -> None:
+    """The line names the variables that make one."""
+    del environ["BATCHWATCH_WEBHOOK_URL"], environ["BATCHWATCH_WEBHOOK_SECRET"]
+
+    findings = await found(environ)
+
+    assert ["endpoints"] == wrong(findings)
+    assert about("endpoints", findings)[1] == (
+        "there is none; set BATCHWATCH_WEBHOOK_URL or BATCHWATCH_SLACK_WEBHOOK_URL"
+    )
+
+
+async def test_a_running_daemon_is_no_trouble(environ: dict[str, str], tmp_path: Path) -> None:
+    """Its store is looked at beside it, and its port is rightly taken."""
+    daemon = await Database.open(f"sqlite+aiosqlite:///{tmp_path}/batchwatch.db")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        findings = await found(environ, BATCHWATCH_LISTEN=address)
+    await daemon.close()
+
+    assert [] == wrong(findings)
+    assert about("store", findings)[1].endswith("0 batches, in use by a running daemon")
+    assert (Verdict.OK, f"{address} is in use, as by a running daemon") == about("listen", findings)
+
+
+async def test_a_port_that_somebody_else_has_is_told(environ: dict[str, str]) -> None:
+    """With the variable that chooses another."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        findings = await found(environ, BATCHWATCH_LISTEN=address)
+
+    assert ["listen"] == wrong(findings)
+    assert about("listen", findings)[1] == (
+        f"{address}: {os.strerror(errno.EADDRINUSE)}; set BATCHWATCH_LISTEN to a free address"
+    )
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "nowhere..test"])
+async def test_an_address_that_is_no_host_of_this_machine_is_told(
+    host: str, environ: dict[str, str]
+) -> None:
+    """With the variable, as a port that is taken is."""
+    token = {"BATCHWATCH_API_TOKEN": "token-0123456789abcdef"}
+
+    findings = await found(environ, BATCHWATCH_LISTEN=f"{host}:8080", **token)
+
+    assert ["listen"] == wrong(findings)
+    assert "BATCHWATCH_LISTEN" in about("listen", findings)[1]
+
+
+async def test_a_store_that_cannot_be_opened_is_told_and_the_rest_is_looked_at(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """One trouble must not hide the next."""
+    (tmp_path / "batchwatch.db").write_bytes(b"Dear diary, " * 999)
+
+    findings = await found(environ, LLAMA_CLOUD_API_KEY="llx-wrong")
+
+    assert ["store", "watch default"] == wrong(findings)
+    assert "not a database: name another file" in about("store", findings)[1]
+    assert Verdict.OK is about("endpoint webhook", findings)[0]
+
+
+async def test_what_waits_for_an_endpoint_that_is_gone_is_warned_of(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """And what was given up: somebody should look at both, and neither keeps one from running."""
+    database = await Database.open(f"sqlite+aiosqlite:///{tmp_path}/batchwatch.db")
+    gone = EndpointName("gone")
+    outbox = Outbox(database, Router(dict.fromkeys((HOOK, gone), FOR_PROGRAMS)))
+    await Watches(database, outbox).begin(WATCH, now=at(0))
+    seen = a_sighting()
+    await Batches(database, outbox).change(
+        WATCH, {seen.id}, lambda known: a_recorder().record(known, [seen], now=at(0)), now=at(0)
+    )
+    (claimed,) = await outbox.claim(HOOK, limit=9, now=at(0))
+    attempt = Attempt(at(0), 0.1, Failure.GONE)
+    await outbox.settle([Settled(claimed, attempt, State.DEAD, reason="gone")], now=at(0))
+    await database.close()
+
+    findings = await found(environ)
+
+    assert [] == wrong(findings)
+    warned = {one.part: one.text for one in findings if one.verdict is Verdict.WARNING}
+    assert "1 deliveries were given up; see batchwatch show BATCH" == warned["endpoint webhook"]
+    assert "pending for an endpoint that is not set" in warned["endpoint gone"]
+
+
+async def test_no_line_holds_a_secret(environ: dict[str, str], sim: Simulator) -> None:
+    """Neither where all is well nor where upstream repeats the key."""
+    hidden = {
+        "BATCHWATCH_SLACK_WEBHOOK_URL": f"http://user:login-s3cret@127.0.0.1:1{PATH}",
+        "BATCHWATCH_API_TOKEN": "token-s3cret-0123456789",
+        "BATCHWATCH_ENDPOINTS__OPS__URL": f"http://127.0.0.1:1{PATH}",
+        "BATCHWATCH_ENDPOINTS__OPS__HEADERS__X_KEY": "header-s3cret",
+        "LLAMA_CLOUD_API_KEY": "llx-key-s3cret",
+    }
+    right = await found(environ, **hidden)
+    async with Simulator(api_key="llx-key-s3cret") as other:
+        well = await found(environ, **hidden, LLAMA_CLOUD_BASE_URL=other.url)
+
+    assert (["watch default"], []) == (wrong(right), wrong(well))
+    text = "\n".join(one.text for one in (*right, *well))
+    assert "s3cret" not in text
+    assert SECRET.removeprefix("whsec_") not in text
+    assert sim.api_key not in text

@@ -1,0 +1,234 @@
+"""``ls`` and ``show``: what the store knows, as tables for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchwatch.domain.batch import (
+    COMPLETED,
+    RUNNING,
+    BatchId,
+    EndpointName,
+    FileOutcome,
+    Observation,
+)
+from batchwatch.domain.delivery import Attempt, Failure, Settled, State
+from batchwatch.domain.routing import FOR_PROGRAMS, Router
+from batchwatch.store import Batches, Database, Outbox, Views, Watches
+from tests.support.builders import WATCH, a_recorder, a_sighting, at
+from tests.unit.commands import called
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+HOOK = EndpointName("webhook")
+
+
+@asynccontextmanager
+async def recorded(url: str, *seen: Observation) -> AsyncIterator[Outbox]:
+    """The store at ``url`` with these sightings in it, one after the other."""
+    database = await Database.open(url)
+    outbox = Outbox(database, Router({HOOK: FOR_PROGRAMS}))
+    batches = Batches(database, outbox)
+    await Watches(database, outbox).begin(WATCH, now=at(0))
+    for one in seen:
+        known = {one.id}
+        decide = partial(a_recorder().record, seen=[one], now=one.seen_at)
+        await batches.change(WATCH, known, decide, now=one.seen_at)
+    yield outbox
+    await database.close()
+
+
+async def told(url: str) -> None:
+    """One batch has ended and one goes on; one delivery went well, and one did not."""
+    files = (
+        FileOutcome("dfl-1", "parse_v2", "pjb-1"),
+        FileOutcome("dfl-2", error_message="no [red]pages[/red] in it"),
+        FileOutcome("dfl-3"),
+    )
+    ended = a_sighting(COMPLETED, updated=60, seen_at=at(60), asked_results=True, results=files)
+    seen = (
+        a_sighting(RUNNING, batch_id="bat-old"),
+        a_sighting(RUNNING, batch_id="bat-new", seen_at=at(5)),
+        replace(ended, id=BatchId("bat-old")),
+    )
+    failed = Attempt(at(99), 0.25, Failure.SERVER_ERROR, 500, "HTTP 500", "oops")
+    async with recorded(url, *seen) as outbox:
+        first, second = await outbox.claim(HOOK, limit=9, now=at(99))
+        await outbox.settle(
+            [
+                Settled(first, Attempt(at(99), 0.012, status_code=204), State.DELIVERED),
+                Settled(second, failed, State.PENDING, due_in=5),
+            ],
+            now=at(100),
+        )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> dict[str, str]:
+    """Settings that lead to such a store."""
+    asyncio.run(told(f"sqlite+aiosqlite:///{tmp_path}/batchwatch.db"))
+    return {"BATCHWATCH_DATA_DIR": str(tmp_path)}
+
+
+def test_ls_lists_batches_the_last_changed_first(store: dict[str, str]) -> None:
+    """One line each, whole even where no terminal is."""
+    result = called("ls", environ=store)
+
+    head, first, second = result.stdout.splitlines()
+    assert 0 == result.exit_code
+    assert {"batch", "watch", "status", "since", "age", "job"} == set(head.split())
+    assert (["bat-old", "COMPLETED"], ["bat-new", "RUNNING"]) == (
+        first.split()[:2],
+        second.split()[:2],
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ["bat-old", "bat-new"]),
+        (["--limit", "1"], ["bat-old"]),
+        (["--status", "running"], ["bat-new"]),
+        (["--status", "FAILED"], []),
+        (["--watch", "default"], ["bat-old", "bat-new"]),
+        (["--watch", "other"], []),
+    ],
+)
+def test_ls_for_programs_is_what_the_store_knows(
+    arguments: list[str], expected: list[str], store: dict[str, str]
+) -> None:
+    """Filtered as asked; nothing found is an empty list, and no failure."""
+    result = called("ls", "--json", *arguments, environ=store)
+
+    rows = json.loads(result.stdout)
+    assert (0, expected) == (result.exit_code, [row["id"] for row in rows])
+    for row in rows:
+        assert ("default", "parse_v2") == (row["watch"], row["job_type"])
+        assert datetime.fromisoformat(row["changed_at"]).tzinfo is not None
+        assert isinstance(row["lasted"], dict)
+
+
+def test_ls_of_a_store_without_batches_says_so(tmp_path: Path) -> None:
+    """People are told, programs get an empty list."""
+
+    async def empty() -> None:
+        async with recorded(f"sqlite+aiosqlite:///{tmp_path}/batchwatch.db"):
+            pass
+
+    asyncio.run(empty())
+    environ = {"BATCHWATCH_DATA_DIR": str(tmp_path)}
+
+    assert "No batches yet.\n" == called("ls", environ=environ).stdout
+    assert "[]" == called("ls", "--json", environ=environ).stdout.strip()
+
+
+def test_show_tells_the_whole_story_of_a_batch(store: dict[str, str]) -> None:
+    """Its statuses, what became of its files, and who was told with what answer."""
+    result = called("show", "bat-old", environ=store)
+
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert 0 == result.exit_code
+    assert "bat-old watch default" == lines[0]
+    assert lines[1].startswith("COMPLETED since ")
+    assert "1 RUNNING 2026-11-24 08:00:00" in lines
+    assert "2 COMPLETED 2026-11-24 08:01:00 1.0 m" in lines
+    assert "3 files, 1 failed, 1 without a job" in lines
+    assert "dfl-2 no [red]pages[/red] in it" in lines
+    assert "batch.running webhook delivered 1 HTTP 204 in 12 ms" in lines
+    assert "batch.completed webhook pending 0" in lines
+
+
+def test_show_tells_of_a_try_that_failed(store: dict[str, str]) -> None:
+    """With the receiver's answer."""
+    result = called("show", "bat-new", environ=store)
+
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert "batch.running webhook pending 1 HTTP 500" in lines
+
+
+def test_show_for_programs_is_all_that_the_store_knows(store: dict[str, str]) -> None:
+    """The same as the store's own view, as JSON."""
+
+    async def view() -> list[dict[str, Any]]:
+        url = f"sqlite+aiosqlite:///{store['BATCHWATCH_DATA_DIR']}/batchwatch.db"
+        database = await Database.open(url, exclusive=False)
+        rows = await Views(database).batch("bat-old")
+        await database.close()
+        return rows
+
+    result = called("show", "bat-old", "--json", environ=store)
+
+    (row,) = json.loads(result.stdout)
+    (known,) = asyncio.run(view())
+    assert (0, set(known)) == (result.exit_code, set(row))
+    assert [1, 2] == [one["number"] for one in row["transitions"]]
+    assert known["files"] == row["files"]
+    assert ["delivered", "pending"] == [one["state"] for one in row["deliveries"]]
+    assert [204] == [one["status_code"] for one in row["deliveries"][0]["tries"]]
+
+
+@pytest.mark.parametrize("arguments", [["bat-none"], ["bat-old", "--watch", "other"]])
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_show_of_an_unknown_batch_fails_with_a_hint(
+    arguments: list[str], form: list[str], store: dict[str, str]
+) -> None:
+    """Exit code 1, for a program that looks whether it is there."""
+    result = called("show", *arguments, *form, environ=store)
+
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert f"no batch {arguments[0]} is known here; batchwatch ls lists" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["ls"], ["ls", "--json"], ["show", "bat-1"]])
+def test_without_a_store_the_hint_is_to_run_the_daemon(command: list[str], tmp_path: Path) -> None:
+    """Exit code 1, and no empty store is made."""
+    result = called(*command, environ={"BATCHWATCH_DATA_DIR": str(tmp_path)})
+
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert "there is no store yet; has the daemon ever run?" in result.stderr
+    assert str(tmp_path) in result.stderr
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("command", "times"), [(["ls"], 1), (["show", "bat-1"], 4)])
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param("cfg-[/x]", id="a closing tag"),
+        pytest.param("cfg-[b]x", id="an opening tag"),
+        pytest.param("cfg-\x1b]0;owned\x07", id="a terminal's control sequence"),
+    ],
+)
+def test_what_upstream_says_is_no_markup_for_the_terminal(
+    words: str, command: list[str], times: int, tmp_path: Path
+) -> None:
+    """Neither rich's, nor that of the terminal itself."""
+    seen = a_sighting(
+        COMPLETED,
+        job_type=words,
+        configuration_id=words,
+        asked_results=True,
+        results=(FileOutcome(words, error_message=words),),
+    )
+
+    async def record() -> None:
+        async with recorded(f"sqlite+aiosqlite:///{tmp_path}/batchwatch.db", seen):
+            pass
+
+    asyncio.run(record())
+
+    result = called(*command, environ={"BATCHWATCH_DATA_DIR": str(tmp_path)})
+
+    assert "\x1b" not in result.stdout
+    shown = words.replace("\x1b", "").replace("\x07", "")
+    assert (0, times) == (result.exit_code, result.stdout.count(shown))
