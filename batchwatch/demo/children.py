@@ -75,7 +75,6 @@ class Child:
         Raises :class:`ChildDied` if it ends instead, or takes too long.
         """
         self._started = asyncio.get_running_loop().create_future()
-        self._is_wanted = True
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
             env=self._environment,
@@ -84,6 +83,7 @@ class Child:
             stderr=asyncio.subprocess.STDOUT,
             limit=_LONGEST_LINE,
         )
+        self._is_wanted = True  # not before: what had ended was meant to
         self._listening = asyncio.create_task(self._listen(self._process, self._started))
         try:
             async with asyncio.timeout(START_LIMIT):
