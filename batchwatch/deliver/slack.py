@@ -144,7 +144,7 @@ def _files(results: dict[str, Any]) -> str:
     if counts["without_job"]:
         parts.append(f"{counts['without_job']} without a job")
     if len(parts) == 1:
-        parts.append("each has its job")
+        parts.append("it has its job" if files == 1 else "each has its job")
     return ", ".join(parts)
 
 

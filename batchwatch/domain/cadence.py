@@ -66,4 +66,4 @@ def backoff(
 
 def results_backoff(asks: int) -> timedelta:
     """How long to wait before asking for missing results again, after ``asks`` tries."""
-    return timedelta(seconds=min(600.0, 2.0 ** min(asks, 10)))
+    return timedelta(seconds=min(600.0, 0.5 * 1.6 ** min(asks, 20)))

@@ -89,7 +89,8 @@ class Recorder:
                 continue
             missed = replace(batch, misses=batch.misses + 1)
             if missed.misses >= MISSES_TO_VANISH:
-                missed = replace(missed, vanished_at=now)
+                # Without its fingerprint it is news again, should it come back as it was.
+                missed = replace(missed, vanished_at=now, fingerprint="")
                 missed = self._tell(missed, BATCH_VANISHED, changes, occurred_at=now)
             changes.batches[missed.id] = missed
         return changes

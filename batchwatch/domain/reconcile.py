@@ -47,7 +47,8 @@ def reconcile(known: Batch | None, seen: Observation, *, watch: WatchName) -> Re
     if seen.status == known.status:
         return Reconciled(_seen_again(known, seen))
     if known.status.is_terminal:
-        return Reconciled(known, oddity=Oddity.CONTRADICTION)
+        late = not seen.status.is_terminal and _is_stale(known, seen)
+        return Reconciled(known, oddity=Oddity.STALE if late else Oddity.CONTRADICTION)
     if not seen.status.is_terminal and _is_stale(known, seen):
         return Reconciled(known, oddity=Oddity.STALE)
 

@@ -6,22 +6,26 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from batchwatch.domain.batch import NON_TERMINAL, BatchId, Status
+from batchwatch.domain.batch import NON_TERMINAL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from batchwatch.domain.batch import Status
+
 _MARGIN: Final = timedelta(seconds=1)  # for an upstream that compares coarser times than it shows
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """An active batch that this pass has not shown yet."""
+class Share:
+    """The active batches of one status that this pass has not shown."""
 
-    id: BatchId
     status: Status
-    created_at: datetime | None
+    due: int
+    undated: int  # those without a created_at
+    oldest: datetime | None  # created_at
+    newest: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +37,8 @@ class Sweep:
     created_on_or_before: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to ask: the sweeps first, then a GET for each that they did not show."""
-
-    sweeps: tuple[Sweep, ...]
-    singles: tuple[BatchId, ...]  # to be fetched whatever the sweeps show
-
-
-def plan_refresh(due: Sequence[Due], *, page_size: int) -> Plan:
-    """Choose the plan with the fewest requests.
+def plan_refresh(shares: Sequence[Share], *, page_size: int) -> tuple[Sweep, ...]:
+    """The sweeps that make looking at all due batches cheapest; none, if a GET each is.
 
     A GET each costs one request a batch. Sweeping costs each non-terminal
     status' share in pages, one at least; what moved to a terminal status no
@@ -50,20 +46,15 @@ def plan_refresh(due: Sequence[Due], *, page_size: int) -> Plan:
     anyway. All three statuses are swept, or a batch that moved from one to
     the other would be fetched for nothing.
 
-    Batches that no sweep can show, for lack of a ``created_at`` or with a
-    status that upstream may refuse as a filter, are always fetched singly.
+    Whatever the sweeps do not show is fetched singly: among it those that no
+    list can show, for lack of a ``created_at`` or with a status that upstream
+    may refuse as a filter.
     """
-    swept = [one for one in due if one.created_at and one.status in NON_TERMINAL]
-    cost = sum(
-        max(1, -(-sum(1 for one in swept if one.status == status) // page_size))
-        for status in NON_TERMINAL
-    )
-    if cost >= len(swept):
-        return Plan(sweeps=(), singles=tuple(one.id for one in due))
-    times = [one.created_at for one in swept if one.created_at]
-    oldest, newest = min(times) - _MARGIN, max(times) + _MARGIN
-    shown = {one.id for one in swept}
-    return Plan(
-        sweeps=tuple(Sweep(status, oldest, newest) for status in NON_TERMINAL),
-        singles=tuple(one.id for one in due if one.id not in shown),
-    )
+    known = [share for share in shares if share.status in NON_TERMINAL]
+    swept = {share.status: share.due - share.undated for share in known}
+    cost = sum(max(1, -(-swept.get(status, 0) // page_size)) for status in NON_TERMINAL)
+    if cost >= sum(swept.values()):
+        return ()
+    oldest = min(share.oldest for share in known if share.oldest) - _MARGIN
+    newest = max(share.newest for share in known if share.newest) + _MARGIN
+    return tuple(Sweep(status, oldest, newest) for status in NON_TERMINAL)

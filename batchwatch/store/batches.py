@@ -16,7 +16,7 @@ from batchwatch.domain.batch import (
     Status,
     WatchName,
 )
-from batchwatch.domain.refresh import Due
+from batchwatch.domain.refresh import Share
 from batchwatch.store.schema import batches, file_outcomes, transitions
 
 if TYPE_CHECKING:
@@ -40,19 +40,30 @@ class Batches:
         self._database = database
         self._outbox = outbox
         pairs = database.pairs("seen")
-        self._news = (
-            sa.select(pairs.c.key)
-            .select_from(
-                pairs.outerjoin(
-                    batches,
-                    (batches.c.id == pairs.c.key) & (batches.c.watch == sa.bindparam("watch")),
-                )
+        of_the_watch = batches.c.watch == sa.bindparam("watch")
+        self._news = sa.select(pairs.c.key).where(
+            ~sa.exists().where(
+                of_the_watch,
+                batches.c.id == pairs.c.key,
+                batches.c.fingerprint == pairs.c.value,
             )
-            .where(batches.c.fingerprint.is_distinct_from(pairs.c.value))
         )
-        wanted = database.rows("ids", id=sa.Text())
-        self._known = sa.select(batches).join(
-            wanted, (batches.c.id == wanted.c.id) & (batches.c.watch == sa.bindparam("watch"))
+        # Lists of ids are always subqueries: joined, SQLite may choose to scan them for each batch.
+        self._known = sa.select(batches).where(
+            of_the_watch, batches.c.id.in_(sa.select(database.values("ids").c.value))
+        )
+        unseen = batches.c.id.not_in(sa.select(database.values("seen").c.value))
+        self._unseen = sa.select(batches.c.id).where(of_the_watch, sa.text("active"), unseen)
+        self._shares = (
+            sa.select(
+                batches.c.status,
+                sa.func.count().label("due"),
+                (sa.func.count() - sa.func.count(batches.c.created_at)).label("undated"),
+                sa.func.min(batches.c.created_at).label("oldest"),
+                sa.func.max(batches.c.created_at).label("newest"),
+            )
+            .where(of_the_watch, sa.text("active"), unseen)
+            .group_by(batches.c.status)
         )
         upsert = database.insert(batches)
         self._upsert = upsert.on_conflict_do_update(
@@ -98,16 +109,40 @@ class Batches:
         self._outbox.committed(changes.events)
         return changes
 
-    async def active(self, watch: WatchName) -> list[Due]:
-        """Every batch that must be looked at on each pass, the oldest first."""
+    async def active(self, watch: WatchName) -> dict[Status, int]:
+        """How many batches are active in each status."""
         query = (
-            sa.select(batches.c.id, batches.c.status, batches.c.created_at)
+            sa.select(batches.c.status, sa.func.count())
             .where(batches.c.watch == watch, sa.text("active"))
-            .order_by(batches.c.created_at)
+            .group_by(batches.c.status)
         )
         async with self._database.read() as connection:
-            rows = (await connection.execute(query)).all()
-        return [Due(BatchId(row.id), Status(row.status), row.created_at) for row in rows]
+            rows = await connection.execute(query)
+            return {Status(status): count for status, count in rows}
+
+    async def due(self, watch: WatchName, *, seen: Collection[str]) -> list[Share]:
+        """The active batches that are not among ``seen``, by status.
+
+        Counted by the database: of ten thousand, a handful of rows comes back.
+        """
+        async with self._database.read() as connection:
+            rows = await connection.execute(self._shares, {"watch": watch, "seen": _json(seen)})
+            return [
+                Share(
+                    status=Status(row.status),
+                    due=row.due,
+                    undated=row.undated,
+                    oldest=row.oldest,
+                    newest=row.newest,
+                )
+                for row in rows
+            ]
+
+    async def unseen(self, watch: WatchName, *, seen: Collection[str]) -> list[BatchId]:
+        """The active batches that are not among ``seen``."""
+        async with self._database.read() as connection:
+            rows = await connection.scalars(self._unseen, {"watch": watch, "seen": _json(seen)})
+            return [BatchId(one) for one in rows]
 
     async def awaiting_results(
         self, watch: WatchName, *, now: datetime, limit: int
@@ -138,8 +173,7 @@ class Batches:
     async def _read(
         self, connection: AsyncConnection, watch: WatchName, ids: Collection[BatchId]
     ) -> dict[BatchId, Batch]:
-        wanted = msgspec.json.encode([{"id": one} for one in ids]).decode()
-        rows = await connection.execute(self._known, {"watch": watch, "ids": wanted})
+        rows = await connection.execute(self._known, {"watch": watch, "ids": _json(ids)})
         return {BatchId(row.id): _batch(row) for row in rows}
 
     async def _write(self, connection: AsyncConnection, watch: WatchName, changes: Changes) -> None:
@@ -180,6 +214,10 @@ class Batches:
         ]
         if rows:
             await connection.execute(sa.insert(file_outcomes), rows)
+
+
+def _json(ids: Collection[str]) -> str:
+    return msgspec.json.encode(list(ids)).decode()
 
 
 def _batch(row: sa.Row[Any]) -> Batch:

@@ -98,9 +98,9 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A consistent view, for as long as it is held."""
+        """A connection to ask with; each question by itself sees a consistent store."""
         try:
-            async with self._engine.begin() as connection:
+            async with self._engine.connect() as connection:
                 yield connection
         except DBAPIError as error:
             raise translate(error, self.where) from error
@@ -148,6 +148,14 @@ class Database:
             return sa.func.json_each(argument).table_valued("key", "value", name="pairs")
         as_json = sa.cast(argument, sa.JSON)
         return sa.func.json_each_text(as_json).table_valued("key", "value", name="pairs")
+
+    def values(self, name: str) -> sa.TableValuedAlias:
+        """The parameter ``name``, a JSON array of strings, as rows of (value)."""
+        argument = sa.bindparam(name, type_=sa.Text)
+        if self.dialect == "sqlite":
+            return sa.func.json_each(argument).table_valued("value", name=name)
+        as_json = sa.cast(argument, sa.JSON)
+        return sa.func.json_array_elements_text(as_json).table_valued("value", name=name)
 
     def rows(self, name: str, **columns: sa.types.TypeEngine[Any]) -> sa.FromClause:
         """The parameter ``name``, a JSON array of objects, as rows with these columns.
@@ -214,7 +222,9 @@ class Database:
 def _engine(url: sa.URL) -> AsyncEngine:
     if url.get_backend_name() != "sqlite":
         return create_async_engine(url, pool_pre_ping=True)
-    engine = create_async_engine(url, pool_size=4, max_overflow=4)
+    engine = create_async_engine(
+        url, pool_size=4, max_overflow=4, pool_reset_on_return=None
+    )  # readers hold no transaction, and writers end theirs themselves
 
     @sa.event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
@@ -232,9 +242,10 @@ def _engine(url: sa.URL) -> AsyncEngine:
     @sa.event.listens_for(engine.sync_engine, "begin")
     def begin(connection: sa.Connection) -> None:
         # A writer that begins as a reader may find at its first write that another was faster,
-        # and then has to start over; so it says at once that it will write.
-        writes = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        # and then has to start over; so it says at once that it will write. A reader asks one
+        # question at a time, and each is a consistent view by itself.
+        if connection.get_execution_options().get("writes", False):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 

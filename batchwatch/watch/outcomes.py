@@ -10,7 +10,7 @@ from batchwatch.llamacloud.errors import CloudError, NotFound, is_systemic
 from batchwatch.log import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from batchwatch.domain.batch import BatchId, Observation
     from batchwatch.llamacloud.budget import Priority
@@ -19,54 +19,87 @@ if TYPE_CHECKING:
 log = get_logger()
 
 AT_ONCE: Final = 8  # open requests
-CHUNK: Final = 40  # batches to a transaction; each may bring a thousand files
+CHUNK: Final = 40  # results to a question of the store; each may bring a thousand files
 
 
 @dataclass(slots=True)
 class Fetched:
-    """What a chunk of GETs brought."""
+    """What GETs brought since the last time."""
 
     seen: list[Observation] = field(default_factory=list)
     missing: list[BatchId] = field(default_factory=list)  # answered with 404
     failed: dict[BatchId, CloudError] = field(default_factory=dict)
 
+    @property
+    def count(self) -> int:
+        """How many were answered, one way or the other."""
+        return len(self.seen) + len(self.missing) + len(self.failed)
+
+
+class _Round:
+    """The GETs for some batches, under way at the same time."""
+
+    def __init__(self, cloud: LlamaCloud, ids: Sequence[BatchId], priority: Priority) -> None:
+        self._cloud = cloud
+        self._waiting = iter(ids)
+        self._priority = priority
+        self._outage: CloudError | None = None
+        self.fetched = Fetched()
+        self.arrived = asyncio.Event()
+
+    async def work(self) -> None:
+        """Ask for one batch after the other, as long as there are any."""
+        try:
+            for batch_id in self._waiting:
+                await self._ask(batch_id)
+                self.arrived.set()
+        finally:
+            self.arrived.set()
+
+    async def _ask(self, batch_id: BatchId) -> None:
+        if self._outage is not None:
+            self.fetched.failed[batch_id] = self._outage
+            return
+        try:
+            seen = await self._cloud.get_batch(batch_id, results=True, priority=self._priority)
+            self.fetched.seen.append(seen)
+        except NotFound:
+            self.fetched.missing.append(batch_id)
+        except CloudError as error:
+            self.fetched.failed[batch_id] = error
+            if is_systemic(error):
+                self._outage = error
+
 
 async def fetch(
-    cloud: LlamaCloud, ids: Sequence[BatchId], *, priority: Priority
-) -> AsyncGenerator[Fetched, None]:
-    """GET each of ``ids`` with its results, a chunk at a time.
+    cloud: LlamaCloud,
+    ids: Sequence[BatchId],
+    *,
+    priority: Priority,
+    record: Callable[[Fetched], Awaitable[None]],
+) -> None:
+    """GET each of ``ids`` with its results, and have the answers recorded as they come.
 
-    One batch that cannot be had never stops the others. When upstream as a
-    whole does not answer, the rest of the chunk is not asked for in vain: it
-    is among the failed, with that same error.
+    One batch that cannot be had, or not soon, never holds up the others. When
+    upstream as a whole does not answer, the rest is not asked for in vain: it
+    is among the failed, with that same error. Raises what ``record`` raises.
     """
-    for start in range(0, len(ids), CHUNK):
-        yield await _fetch_chunk(cloud, ids[start : start + CHUNK], priority)
-
-
-async def _fetch_chunk(cloud: LlamaCloud, ids: Sequence[BatchId], priority: Priority) -> Fetched:
-    fetched = Fetched()
-    waiting = iter(ids)
-    outage: CloudError | None = None
-
-    async def work() -> None:
-        nonlocal outage
-        for batch_id in waiting:
-            if outage is not None:
-                fetched.failed[batch_id] = outage
-                continue
-            try:
-                fetched.seen.append(
-                    await cloud.get_batch(batch_id, results=True, priority=priority)
-                )
-            except NotFound:
-                fetched.missing.append(batch_id)
-            except CloudError as error:
-                fetched.failed[batch_id] = error
-                if is_systemic(error):
-                    outage = error
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(min(AT_ONCE, len(ids))):
-            group.create_task(work())
-    return fetched
+    this = _Round(cloud, ids, priority)
+    workers = [asyncio.create_task(this.work()) for _ in range(min(AT_ONCE, len(ids)))]
+    try:
+        while True:
+            working = not all(worker.done() for worker in workers)
+            if this.fetched.count:
+                ready, this.fetched = this.fetched, Fetched()
+                await record(ready)
+            elif working:
+                await this.arrived.wait()
+                this.arrived.clear()
+            else:
+                break
+        for worker in workers:
+            worker.result()  # a bug there is a bug here
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from batchwatch.domain.batch import NON_TERMINAL, BatchId
+from batchwatch.domain.batch import NON_TERMINAL, TERMINAL, BatchId
 from batchwatch.domain.cadence import window_start
 from batchwatch.domain.changes import Recorder
 from batchwatch.domain.reconcile import Oddity
 from batchwatch.domain.refresh import plan_refresh
 from batchwatch.llamacloud.budget import Priority
-from batchwatch.llamacloud.errors import CloudError, PagingLoop, is_systemic
+from batchwatch.llamacloud.client import PAGE_SIZE
+from batchwatch.llamacloud.errors import PagingLoop, is_systemic
 from batchwatch.log import get_logger
 from batchwatch.watch.outcomes import CHUNK, Fetched, fetch
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from batchwatch.clock import Clock
     from batchwatch.domain.changes import Changes
-    from batchwatch.domain.refresh import Due
     from batchwatch.domain.watch import Watch, WatchState
     from batchwatch.llamacloud.client import LlamaCloud
     from batchwatch.llamacloud.wire import Page
@@ -44,13 +44,21 @@ class Pass:
     seen: set[BatchId] = field(default_factory=set)
     newest: datetime | None = None  # the largest created_at in the window
     pages: int = 0
-    page_size: int = 0  # the most items that one page held
     transitions: int = 0
     oddities: Counter[Oddity] = field(default_factory=Counter)
     unreadable: int = 0  # items that could not be understood at all
-    active: int = 0
     requests: int = 0
-    incomplete: CloudError | None = None  # why the window was not listed to its end
+    active: int = 0  # batches that are followed, when the window was listed
+    seen_active: set[str] = field(default_factory=set)  # of those seen, the ones not terminal
+
+    @property
+    def has_shown_all(self) -> bool:
+        """Whether each active batch was shown, so that there is nothing to refresh.
+
+        Whatever was shown as active is active in the store, unless something
+        was not obeyed; so the two numbers tell.
+        """
+        return len(self.seen_active) == self.active and not self.oddities
 
 
 class Poller:
@@ -73,11 +81,26 @@ class Poller:
         self._clock = clock
         self._metrics = metrics
         self._state: WatchState | None = None
-        self._page_size = 1  # until upstream shows a larger one
+        self._page_size = PAGE_SIZE  # until upstream shows that it gives fewer
         self._warned: set[str] = set()
 
     async def poll(self) -> Pass:
-        """Make one pass.
+        """Discover, refresh and complete, one after the other: a whole pass.
+
+        The three also stand alone, for each must go on while another waits
+        for its share of the request budget.
+        """
+        try:
+            this = await self.discover()
+        except PagingLoop:
+            await self.complete()
+            raise
+        await self.refresh(this)
+        await self.complete()
+        return this
+
+    async def discover(self) -> Pass:
+        """List the window, every page, and record what is new.
 
         Raises :class:`CloudError` where upstream could not be had. Whatever
         was seen until then is recorded; the cursor stays, so that the next
@@ -87,12 +110,17 @@ class Poller:
         asked = self.cloud.requests
         self._state = self._state or await self._watches.state(self.watch.name)
         this = Pass(self._window_start(begun_at))
-        await self._discover(this)
-        recorder = self._recorder(await self._begun(None))
-        await self._complete(recorder)
-        await self._refresh(this, recorder)
-        if this.incomplete is not None:
-            raise this.incomplete
+        pages = self.cloud.list_batches(
+            created_on_or_after=this.window_start, priority=Priority.DISCOVER
+        )
+        async with aclosing(pages):
+            async for page in pages:
+                await self._begun(page)
+                await self._take(page, this)
+                newest = page.newest()
+                if newest is not None:
+                    this.newest = newest if this.newest is None else max(this.newest, newest)
+        await self._begun(None)
         self._state = await self._watches.passed(
             self.watch.name,
             newest=this.newest,
@@ -100,33 +128,17 @@ class Poller:
             covered_to=begun_at,
             now=self._clock.now(),
         )
+        await self._count_active(this)
         this.requests = self.cloud.requests - asked
         return this
 
-    async def _discover(self, this: Pass) -> None:
-        pages = self.cloud.list_batches(
-            created_on_or_after=this.window_start, priority=Priority.DISCOVER
-        )
-        try:
-            async with aclosing(pages):
-                async for page in pages:
-                    recorder = self._recorder(await self._begun(page))
-                    await self._take(page, this, recorder)
-                    newest = page.newest()
-                    if newest is not None:
-                        this.newest = newest if this.newest is None else max(this.newest, newest)
-        except PagingLoop as error:
-            # What the pages showed is kept, and batches that are known must not suffer for it.
-            this.incomplete = error
-
-    async def _refresh(self, this: Pass, recorder: Recorder) -> None:
-        """Look at every active batch that the window did not show."""
-        active = await self._batches.active(self.watch.name)
-        self._count_active(active)
-        this.active = len(active)
-        due = [one for one in active if one.id not in this.seen]
-        plan = plan_refresh(due, page_size=self._page_size)
-        for sweep in plan.sweeps:
+    async def refresh(self, this: Pass) -> None:
+        """Look at every active batch that the pass did not show. Raises as :meth:`discover`."""
+        asked = self.cloud.requests
+        if this.has_shown_all:
+            return
+        shares = await self._batches.due(self.watch.name, seen=this.seen)
+        for sweep in plan_refresh(shares, page_size=self._page_size):
             pages = self.cloud.list_batches(
                 status=sweep.status,
                 created_on_or_after=sweep.created_on_or_after,
@@ -136,23 +148,31 @@ class Poller:
             try:
                 async with aclosing(pages):
                     async for page in pages:
-                        await self._take(page, this, recorder)
+                        await self._take(page, this)
             except PagingLoop:
                 continue  # what it did not show is fetched singly
-        singles = [one.id for one in due if one.id not in this.seen]
-        async with aclosing(fetch(self.cloud, singles, priority=Priority.REFRESH)) as chunks:
-            async for fetched in chunks:
-                await self._record(fetched, this, recorder)
-        if plan.sweeps or singles:
-            await self._complete(recorder)
+        singles = await self._batches.unseen(self.watch.name, seen=this.seen)
+        await self._fetch(singles, this, priority=Priority.REFRESH)
+        this.requests += self.cloud.requests - asked
 
-    async def _take(self, page: Page, this: Pass, recorder: Recorder) -> None:
+    async def complete(self) -> None:
+        """Ask for the results that are due; the terminal events wait for them.
+
+        Raises as :meth:`discover`.
+        """
+        now = self._clock.now()
+        name = self.watch.name
+        while ids := await self._batches.awaiting_results(name, now=now, limit=CHUNK):
+            await self._fetch(ids, None, priority=Priority.COMPLETE)
+
+    async def _take(self, page: Page, this: Pass) -> None:
         """Compare a page with the store, and record what is new on it."""
         seen = page.fingerprints()
         this.pages += 1
-        this.page_size = max(this.page_size, len(page.items))
+        this.seen_active.update(item.id for item in page.items if item.status not in TERMINAL)
         this.unreadable += page.unreadable
-        self._page_size = max(self._page_size, len(page.items))
+        if page.next_page_token and page.items:
+            self._page_size = len(page.items)  # a full page: so many upstream gives at most
         if page.unreadable:
             log.error("page.unreadable", watch=self.watch.name, items=page.unreadable)
         news = await self._batches.news(self.watch.name, seen)
@@ -160,6 +180,7 @@ class Poller:
         if not news:
             return
         now = self._clock.now()
+        recorder = self._recorder()
         observations = [item.observation(now) for item in page.items if item.id in news]
         changes = await self._batches.change(
             self.watch.name,
@@ -169,10 +190,21 @@ class Poller:
         )
         self._report(changes, this)
 
-    async def _record(self, fetched: Fetched, this: Pass | None, recorder: Recorder) -> None:
+    async def _fetch(
+        self, ids: Sequence[BatchId], this: Pass | None, *, priority: Priority
+    ) -> None:
+        """GET each of ``ids``, and record the answers as they come."""
+
+        async def record(fetched: Fetched) -> None:
+            await self._record(fetched, this)
+
+        await fetch(self.cloud, ids, priority=priority, record=record)
+
+    async def _record(self, fetched: Fetched, this: Pass | None) -> None:
         """Record what single GETs brought, the 404s and the failures among it."""
         now = self._clock.now()
         name = self.watch.name
+        recorder = self._recorder()
         if fetched.seen:
             changes = await self._batches.change(
                 name,
@@ -198,8 +230,9 @@ class Poller:
                 now=now,
             )
             batch_id, error = next(iter(fetched.failed.items()))
-            if any(is_systemic(one) for one in fetched.failed.values()):
-                raise error
+            for one in fetched.failed.values():
+                if is_systemic(one):
+                    raise one
             log.warning(
                 "batch.unreadable",
                 watch=name,
@@ -208,22 +241,9 @@ class Poller:
                 reason=str(error),
             )
 
-    async def complete(self) -> None:
-        """Ask for the results that are due between two passes. Raises as :meth:`poll`."""
-        if self._state is not None:
-            await self._complete(self._recorder(self._state))
-
     async def begin(self) -> WatchState:
         """The watch's state, which begins now if it never did."""
         return await self._begun(None)
-
-    async def _complete(self, recorder: Recorder) -> None:
-        """Ask for the results that are due; the terminal events wait for them."""
-        now = self._clock.now()
-        while ids := await self._batches.awaiting_results(self.watch.name, now=now, limit=CHUNK):
-            async with aclosing(fetch(self.cloud, ids, priority=Priority.COMPLETE)) as chunks:
-                async for fetched in chunks:
-                    await self._record(fetched, None, recorder)
 
     async def _begun(self, page: Page | None) -> WatchState:
         """The watch's state; the first pass ever begins it, on upstream's clock if it shows one.
@@ -245,12 +265,14 @@ class Poller:
             lookback=self.watch.lookback,
         )
 
-    def _recorder(self, state: WatchState) -> Recorder:
-        silent = not state.baseline_done and not self.watch.notify_backlog
+    def _recorder(self) -> Recorder:
+        """The rules as they are now; silent about the backlog while the first pass ever lasts."""
+        state = self._state
+        silent = state and not state.baseline_done and not self.watch.notify_backlog
         return Recorder(
             self.watch.name,
             self.watch.base_url,
-            backlog_before=state.started_at if silent else None,
+            backlog_before=state.started_at if state and silent else None,
         )
 
     def _report(self, changes: Changes, this: Pass | None) -> None:
@@ -281,7 +303,10 @@ class Poller:
             this.transitions += len(changes.transitions)
             this.oddities.update(changes.oddities)
 
-    def _count_active(self, active: Sequence[Due]) -> None:
-        counts = Counter(one.status if one.status.is_known else "other" for one in active)
-        for status in (*NON_TERMINAL, "other"):
-            self._metrics.batches.labels(self.watch.name, str(status)).set(counts[status])
+    async def _count_active(self, this: Pass) -> None:
+        active = await self._batches.active(self.watch.name)
+        this.active = sum(active.values())
+        counts = {str(status): count for status, count in active.items() if status.is_known}
+        counts["other"] = this.active - sum(counts.values())
+        for status in (*map(str, NON_TERMINAL), "other"):
+            self._metrics.batches.labels(self.watch.name, status).set(counts.get(status, 0))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from batchwatch.domain.cadence import backoff, next_poll
 from batchwatch.llamacloud.errors import CloudError
@@ -11,7 +12,7 @@ from batchwatch.log import get_logger
 from batchwatch.store import StoreError
 
 if TYPE_CHECKING:
-    import asyncio
+    from collections.abc import Awaitable
 
     from batchwatch.clock import Clock
     from batchwatch.metrics import Metrics
@@ -20,9 +21,17 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
+SHORTEST: Final = 0.1  # seconds between two looks at what is due
+RETRY: Final = 5.0  # seconds until a store that failed is asked again
+
 
 class Watcher:
-    """Runs one watch's passes, and the results that fall due between two of them."""
+    """Runs one watch: discovery at its pace, and what must not delay it beside it.
+
+    A refresh or a fetch of results may have to wait long for its share of the
+    request budget; the next discovery goes first there, and so it must not
+    stand behind them here.
+    """
 
     def __init__(
         self, poller: Poller, *, batches: Batches, watches: Watches, clock: Clock, metrics: Metrics
@@ -33,26 +42,29 @@ class Watcher:
         self._watches = watches
         self._clock = clock
         self._metrics = metrics
+        self._awaited = asyncio.Event()  # there may be results to ask for
+        self._refreshing: asyncio.Task[None] | None = None
         self.last_good: float | None = None  # monotonic, when the last whole pass ended
         self.trouble: str | None = None  # why the last pass failed, if it did
 
     async def run(self, stop: asyncio.Event) -> None:
         """Pass after pass until ``stop``; may be cancelled at any moment, all is in the store."""
-        while not stop.is_set():
-            next_pass = await self._pass() + self._clock.monotonic()
-            while (left := next_pass - self._clock.monotonic()) > 0 and not stop.is_set():
-                results_in = await self._until_results()
-                if results_in is None or results_in >= left:
-                    await self._clock.wait(stop, left)
-                elif not await self._clock.wait(stop, results_in):
-                    await self._complete()
+        async with asyncio.TaskGroup() as group:
+            completing = group.create_task(self._complete_for_ever())
+            while not stop.is_set():
+                pause = await self._pass(group)
+                await self._clock.wait(stop, pause)
+            completing.cancel()
+            if self._refreshing is not None:
+                self._refreshing.cancel()
 
-    async def _pass(self) -> float:
+    async def _pass(self, group: asyncio.TaskGroup) -> float:
         """Make a pass; seconds until the next one, whatever became of this one."""
         begun = self._clock.monotonic()
         try:
-            this = await self._poller.poll()
+            this = await self._poller.discover()
         except CloudError as error:
+            self._awaited.set()  # what its pages showed
             return await self._failed(str(error), error.retry_after)
         except StoreError as error:
             return self._store_failed(error)
@@ -60,25 +72,42 @@ class Watcher:
             # A bug, at the border of one pass: the other watches go on, and so does this one.
             log.exception("poll.broke", watch=self.watch.name)
             return await self._failed("a bug in batchwatch; its log has the traceback", None)
+        self._awaited.set()
         self._passed(this, self._clock.monotonic() - begun)
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = group.create_task(self._refresh(this))
         return next_poll(self.watch.interval, active=this.active)
 
-    async def _complete(self) -> None:
+    async def _refresh(self, this: Pass) -> None:
+        await self._beside("refresh", self._poller.refresh(this))
+        self._awaited.set()
+
+    async def _complete_for_ever(self) -> None:
+        """Ask for results whenever some are due, until cancelled."""
+        while True:
+            self._awaited.clear()
+            await self._beside("results", self._poller.complete())
+            await self._clock.wait(self._awaited, await self._until_results())
+
+    async def _beside(self, what: str, work: Awaitable[None]) -> None:
+        """Do what goes on beside discovery; its troubles are told, and end nothing."""
         try:
-            await self._poller.complete()
+            await work
         except (CloudError, StoreError) as error:
-            # The next pass meets the same trouble, and is the one to speak of it.
-            log.debug("results.failed", watch=self.watch.name, reason=str(error))
+            # Discovery meets the same trouble, if it is upstream's, and raises the alarm.
+            log.warning("work.failed", work=what, watch=self.watch.name, reason=str(error))
+        except Exception:
+            log.exception("work.broke", work=what, watch=self.watch.name)
 
     async def _until_results(self) -> float | None:
         """Seconds until missing results are due to be asked for, if any are missing."""
         try:
             due = await self._batches.next_results_due(self.watch.name)
         except StoreError:
-            return None
+            return RETRY
         if due is None:
             return None
-        return max(0.1, (due - self._clock.now()).total_seconds())
+        return max(SHORTEST, (due - self._clock.now()).total_seconds())
 
     def _passed(self, this: Pass, took: float) -> None:
         name = self.watch.name

@@ -18,6 +18,7 @@ from batchwatch.domain.batch import (
     WatchName,
 )
 from batchwatch.domain.changes import Changes
+from batchwatch.domain.refresh import Share
 from tests.store.conftest import HOOK, Store
 from tests.support.builders import WATCH, a_sighting, at
 
@@ -48,7 +49,8 @@ async def test_ids_are_taken_as_they_come(store: Store, batch_id: str) -> None:
     await store.see(seen)
 
     assert set() == await store.batches.news(WATCH, fingerprints(seen))
-    assert [batch_id] == [one.id for one in await store.batches.active(WATCH)]
+    assert [batch_id] == await store.batches.unseen(WATCH, seen=["bat-other"])
+    assert [] == await store.batches.unseen(WATCH, seen=[batch_id])
 
 
 async def test_a_batch_comes_back_as_it_was_written(store: Store) -> None:
@@ -88,11 +90,12 @@ async def test_active_batches_are_found_however_old(store: Store) -> None:
         a_sighting(RUNNING, batch_id="bat-timeless", created_at=None),
     )
 
-    active = await store.batches.active(WATCH)
-
-    assert {("bat-old", PENDING), ("bat-timeless", RUNNING)} == {
-        (one.id, one.status) for one in active
-    }
+    assert ["bat-old", "bat-timeless"] == sorted(await store.batches.unseen(WATCH, seen=[]))
+    assert [
+        Share(PENDING, due=1, undated=0, oldest=at(-1e7), newest=at(-1e7)),
+        Share(RUNNING, due=1, undated=1, oldest=None, newest=None),
+    ] == await store.batches.due(WATCH, seen=["bat-other"])
+    assert {PENDING: 1, RUNNING: 1} == await store.batches.active(WATCH)
 
 
 async def test_missing_results_are_due_until_they_came(store: Store) -> None:

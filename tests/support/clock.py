@@ -60,12 +60,12 @@ class ManualClock(Clock):
             if not future.done():
                 future.set_result(None)
 
-    async def next_sleeper(self) -> float:
-        """Wait until somebody sleeps; how many seconds are left to the earliest deadline."""
+    async def next_sleeper(self, *, among: int = 1) -> float:
+        """Wait until so many sleep; how many seconds are left to the earliest deadline."""
         while True:
-            while self._sleepers and self._sleepers[0][2].done():
-                heapq.heappop(self._sleepers)
-            if self._sleepers:
+            self._sleepers = [one for one in self._sleepers if not one[2].done()]
+            heapq.heapify(self._sleepers)
+            if len(self._sleepers) >= among:
                 return self._sleepers[0][0] - self._elapsed
             self._fell_asleep.clear()
             await self._fell_asleep.wait()

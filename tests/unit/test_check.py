@@ -14,11 +14,12 @@ from batchwatch.domain.batch import EndpointName
 from batchwatch.domain.delivery import Attempt, Failure, Settled, State
 from batchwatch.domain.routing import FOR_PROGRAMS, Router
 from batchwatch.settings import SettingsError, load
-from batchwatch.simulator import Simulator, Switch, a_life
+from batchwatch.simulator import Simulator, Switch
 from batchwatch.store import Batches, Database, Outbox, Watches
 from tests.support.builders import WATCH, a_recorder, a_sighting, at
 from tests.support.clock import LeapClock
 from tests.support.receiver import SECRET, Receiver
+from tests.unit.llamacloud.upstream import a_batch, a_page, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -89,15 +90,13 @@ async def test_where_all_is_well_every_part_says_so(
     assert 1 == sim.requests.total()
 
 
-async def test_one_batch_is_asked_for_and_seen(environ: dict[str, str], sim: Simulator) -> None:
-    """One is enough to know that the key is of the right project."""
-    for _ in range(3):
-        sim.world.plant(a_life(("RUNNING", 0.0)))
-
-    findings = await found(environ)
+async def test_one_batch_is_asked_for_and_seen(environ: dict[str, str]) -> None:
+    """One is enough to know that the key is of the right project, however many pages there are."""
+    async with serving(a_page(a_batch(), token="more")) as upstream:
+        findings = await found(environ, LLAMA_CLOUD_BASE_URL=upstream.url)
 
     assert "and sees batches (" in about("watch default", findings)[1]
-    assert 1 == sim.requests.total()
+    assert ["1"] == upstream.asked("page_size")
 
 
 async def test_what_was_set_is_told_with_where_it_came_from(environ: dict[str, str]) -> None:

@@ -33,36 +33,45 @@ SOON = 59.0  # seconds
 
 
 class WatchedOutbox(Outbox):
-    """An outbox that tells when something is written, and whose disk can be full."""
+    """An outbox that tells when something is done with it, and whose disk can be full."""
 
     def __init__(self, database: Database, router: Router) -> None:
         super().__init__(database, router)
-        self.is_full = False
+        self.is_full = False  # nothing can be written
+        self.is_full_for_results = False  # only what became of tries cannot be
         self.refused = 0  # how often something could not be written
+        self.due: list[datetime | None] = []  # what was said to be due next, each time
         self.written: list[Settled] = []
         self.given_back: list[DeliveryId] = []
         self._changed = asyncio.Condition()
 
     async def claim(self, endpoint: EndpointName, **more: Any) -> list[Claimed]:
-        await self._check()
+        await self._check(full=self.is_full)
         return await super().claim(endpoint, **more)
 
     async def settle(self, settled: Collection[Settled], *, now: datetime) -> None:
-        await self._check()
+        await self._check(full=self.is_full or self.is_full_for_results)
         await super().settle(settled, now=now)
         async with self._changed:
             self.written += settled
             self._changed.notify_all()
 
     async def give_back(self, delivery_id: DeliveryId, *, due_at: datetime) -> None:
-        await self._check()
+        await self._check(full=self.is_full)
         await super().give_back(delivery_id, due_at=due_at)
         async with self._changed:
             self.given_back.append(delivery_id)
             self._changed.notify_all()
 
-    async def _check(self) -> None:
-        if self.is_full:
+    async def next_due(self, endpoint: EndpointName) -> datetime | None:
+        due = await super().next_due(endpoint)
+        async with self._changed:
+            self.due.append(due)
+            self._changed.notify_all()
+        return due
+
+    async def _check(self, *, full: bool) -> None:
+        if full:
             async with self._changed:
                 self.refused += 1
                 self._changed.notify_all()
@@ -77,6 +86,11 @@ class WatchedOutbox(Outbox):
         """Wait until so many were given back without a try."""
         async with self._changed:
             await self._changed.wait_for(lambda: len(self.given_back) >= count)
+
+    async def until_something_is_due(self) -> None:
+        """Wait until somebody has learnt when to look again."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: any(self.due))
 
     async def until_refused(self, count: int) -> None:
         """Wait until so many writes have failed."""

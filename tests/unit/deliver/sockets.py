@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Then = Literal["close", "reset", "hang", "drip", "flood"]
 
 PACE = 0.01  # seconds between two bytes of a receiver that drips
+FLOOD = 2**23  # bytes; far more than anybody should read, and little enough for a test that fails
 _LENGTH = re.compile(rb"(?i)content-length: (\d+)")
 
 
@@ -35,8 +36,9 @@ async def saying(
 ) -> AsyncIterator[Line]:
     """Answer every request with the bytes ``said``, however wrong they are.
 
-    Afterwards close, reset or ``hang``; or go on until the caller hangs up,
-    a byte at a time (``drip``) or as fast as it takes them (``flood``).
+    Afterwards close or reset; or keep the line until the caller hangs up:
+    silent (``hang``), a byte at a time (``drip``), or after more bytes than
+    anybody should read (``flood``).
     """
     line = Line("")
 
@@ -67,13 +69,14 @@ async def _request(reader: asyncio.StreamReader) -> bytes:
 
 
 async def _go_on(then: Then, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    if then == "hang":
-        await reader.read()  # nothing comes but the end
-        return
-    while not writer.is_closing():
-        writer.write(b"x" if then == "drip" else b"x" * 4096)
+    while then == "drip":
+        writer.write(b"x")
         await writer.drain()
-        await asyncio.sleep(PACE if then == "drip" else 0)  # how it is slow, not what we wait for
+        await asyncio.sleep(PACE)  # how it is slow, not what we wait for
+    if then == "flood":
+        writer.write(b"x" * FLOOD)
+        await writer.drain()
+    await reader.read()  # nothing comes but the end
 
 
 def _reset_on_close(writer: asyncio.StreamWriter) -> None:

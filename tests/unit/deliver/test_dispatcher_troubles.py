@@ -190,17 +190,18 @@ async def test_sending_waits_when_too_much_is_unwritten(
 
     async with dispatching(store, clock, desk):
         await desk.until(2)
-        store.outbox.is_full = True
+        store.outbox.is_full_for_results = True
         desk.is_free.set()
+        await desk.until(5)
         for times in range(1, 6):
             await store.outbox.until_refused(times)
             clock.advance(await asleep(clock, at_most=module.STORE_PAUSE))
         sent = len(desk.sent)
-        store.outbox.is_full = False
+        store.outbox.is_full_for_results = False
         clock.advance(await asleep(clock, at_most=module.STORE_PAUSE))
         await store.outbox.until_written(20)
 
-    assert sent <= 5 + desk.concurrency - 1
+    assert sent <= 5 + desk.concurrency - 1  # the others were open when the limit was reached
     assert 20 == len(desk.sent) == len({one.id for one in desk.sent})
 
 
@@ -244,10 +245,11 @@ async def test_a_clock_that_is_set_forward_delays_nothing(store: Store, clock: M
     desk.answers = [refused()]
 
     async with dispatching(store, clock, desk):
-        await store.outbox.until_written(1)
-        await asleep(clock, at_most=module.RECHECK)
+        await store.outbox.until_something_is_due()
+        pause = await asleep(clock, at_most=3600)
         clock.jump(2 * 3600)
         clock.advance(module.RECHECK)
         await desk.until(2)
 
+    assert module.RECHECK == pause
     assert [1, 2] == [one.attempt for one in desk.sent]

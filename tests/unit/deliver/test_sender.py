@@ -246,7 +246,7 @@ async def test_an_answer_without_end_is_read_so_far_and_no_further(
 ) -> None:
     """Its start is kept, its status counts, and the line is closed."""
     async with saying(ENDLESS % status, then="flood") as line:
-        attempt = await post(sender, line.url)
+        attempt = await post(sender, line.url, limit=5)
         await line.hung_up.wait()
 
     assert (failure, "x" * KEPT_LIMIT) == (attempt.failure, attempt.response)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchwatch.simulator import Simulator
-    from tests.support.clock import LeapClock
+    from tests.support.clock import ManualClock
 
 HOOK = EndpointName("hook")
 
@@ -37,7 +37,7 @@ class Stand:
     """Everything around one poller; :meth:`restart` is a new daemon on the same store."""
 
     sim: Simulator
-    clock: LeapClock
+    clock: ManualClock
     watch: Watch
     poller: Poller
     watcher: Watcher
@@ -82,7 +82,7 @@ def stand(tmp_path: Path) -> Standing:
     """Opens a stand for a simulator and a clock; the watch's fields may be given."""
 
     @asynccontextmanager
-    async def opened(sim: Simulator, clock: LeapClock, **more: Any) -> AsyncIterator[Stand]:
+    async def opened(sim: Simulator, clock: ManualClock, **more: Any) -> AsyncIterator[Stand]:
         async with AsyncExitStack() as stack:
             database = await Database.open(f"sqlite+aiosqlite:///{tmp_path / 'batchwatch.db'}")
             stack.push_async_callback(database.close)

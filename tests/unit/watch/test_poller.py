@@ -184,7 +184,7 @@ async def test_a_batch_that_answers_404_has_vanished_after_several(stand: Standi
         await at.polls(3)
 
         assert ["batch.vanished"] == await at.told_types()
-        assert [] == await at.batches.active(at.watch.name)
+        assert [] == await at.batches.unseen(at.watch.name, seen=[])
 
 
 async def test_rows_that_become_visible_late_are_found(stand: Standing) -> None:

@@ -12,7 +12,7 @@ from batchwatch.domain.cadence import FAILURES_TO_ALARM
 from batchwatch.simulator import FileLife, Simulator, Switch, a_life
 from batchwatch.store import Watches
 from batchwatch.store.errors import StoreFull
-from tests.support.clock import LeapClock
+from tests.support.clock import LeapClock, ManualClock
 from tests.unit.watch.conftest import HOOK, Stand, Standing
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ async def test_a_refused_key_is_an_alarm_that_names_the_variable(stand: Standing
 
 async def test_results_that_fall_due_are_asked_for_between_two_passes(stand: Standing) -> None:
     """A long interval must not make a completed batch wait for its event."""
-    clock = LeapClock()
+    clock = ManualClock()
     async with Simulator(clock=clock) as sim, stand(sim, clock, interval=3600.0) as at:
         life = a_life(
             ("PENDING", 0), ("COMPLETED", 1), files=(FileLife(mapped_after=0),), results_late=9
@@ -80,7 +80,14 @@ async def test_results_that_fall_due_are_asked_for_between_two_passes(stand: Sta
         await at.poller.begin()
         clock.advance(2)
         async with watching(at):
-            await at.outbox.signal(HOOK).wait()
+            told = asyncio.create_task(at.outbox.signal(HOOK).wait())
+            while not told.done():
+                # Two sleep: discovery for an hour, and whoever waits for the results.
+                asleep = asyncio.create_task(clock.next_sleeper(among=2))
+                await asyncio.wait([told, asleep], return_when=asyncio.FIRST_COMPLETED)
+                if asleep.done():
+                    clock.advance(asleep.result())
+                asleep.cancel()
         (shown,) = await at.views.batch(batch.id)
 
     (owed,) = shown["deliveries"]
@@ -121,15 +128,15 @@ async def test_a_bug_in_one_pass_does_not_end_the_watch(
     clock = LeapClock()
     async with Simulator(clock=clock) as sim, stand(sim, clock) as at:
         broke = asyncio.Event()
-        original = at.poller.poll
+        original = at.poller.discover
 
-        async def poll() -> object:
+        async def discover() -> object:
             if not broke.is_set():
                 broke.set()
                 raise ZeroDivisionError
             return await original()
 
-        monkeypatch.setattr(at.poller, "poll", poll)
+        monkeypatch.setattr(at.poller, "discover", discover)
         async with watching(at):
             await sim.asked(1)
 
