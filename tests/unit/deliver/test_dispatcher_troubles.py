@@ -196,6 +196,7 @@ async def test_sending_waits_when_too_much_is_unwritten(
         for times in range(1, 6):
             await store.outbox.until_refused(times)
             clock.advance(await asleep(clock, at_most=module.STORE_PAUSE))
+        await store.outbox.until_refused(6)
         sent = len(desk.sent)
         store.outbox.is_full_for_results = False
         clock.advance(await asleep(clock, at_most=module.STORE_PAUSE))
