@@ -54,7 +54,9 @@ def assert_nothing_lost_and_nothing_wrong(receiver: Receiver) -> None:
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_kill_at_any_step_loses_nothing(point: str, when: str, tmp_path: Path) -> None:
     """The next start goes on from the store, and the receiver can tell repeats from news."""
-    count = 1 if point == "begin" else random.Random(f"{point}{when}").randint(1, 3)
+    # On a slow machine much is done at once: some points are surely passed only once.
+    once = point in {"begin", "change", "settle"}
+    count = 1 if once else random.Random(f"{point}{when}").randint(1, 3)
     async with Simulator() as sim, Receiver() as receiver:
         environ = environment(sim, receiver, tmp_path)
         if point == "begin":
