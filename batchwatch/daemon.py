@@ -72,9 +72,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
                 clock=clock,
                 metrics=metrics,
             )
-            watchers.append(
-                Watcher(poller, batches=batches, watches=watches, clock=clock, metrics=metrics)
-            )
+            watchers.append(Watcher(poller, batches=batches, clock=clock, metrics=metrics))
 
         sender = Sender(await stack.enter_async_context(new_session()), clock)
         endpoints = [

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
+LEDGER_EVERY: Final = 60.0  # seconds between two entries that say nothing but "still watching"
+KNOWN_LIMIT: Final = 50_000  # fingerprints that are remembered, some 15 MB
 _SAME_CLOCK: Final = timedelta(seconds=2)  # HTTP's Date has whole seconds: nearer is no news
 
 
@@ -51,7 +53,6 @@ class Pass:
     active: int = 0  # batches that are followed, when the window was listed
     seen_active: set[str] = field(default_factory=set)  # of those seen, the ones not terminal
 
-    @property
     def has_shown_all(self) -> bool:
         """Whether each active batch was shown, so that there is nothing to refresh.
 
@@ -81,7 +82,9 @@ class Poller:
         self._clock = clock
         self._metrics = metrics
         self._state: WatchState | None = None
+        self._closed_at = -LEDGER_EVERY  # monotonic; when the ledger was written
         self._page_size = PAGE_SIZE  # until upstream shows that it gives fewer
+        self._known: dict[str, str] = {}  # by id, fingerprints that the store is known to hold
         self._warned: set[str] = set()
 
     async def poll(self) -> Pass:
@@ -120,23 +123,51 @@ class Poller:
                 newest = page.newest()
                 if newest is not None:
                     this.newest = newest if this.newest is None else max(this.newest, newest)
-        await self._begun(None)
+        await self._close(this, begun_at)
+        await self._count_active(this)
+        this.requests = self.cloud.requests - asked
+        return this
+
+    async def _close(self, this: Pass, begun_at: datetime) -> None:
+        """Remember that the window was listed to its end.
+
+        Where that changes nothing but the ledger's last moment, it is written
+        once a minute: what a crash forgets of it, the next window covers.
+        """
+        state = await self._begun(None)
+        now = self._clock.now()
+        unchanged = state.passed(this.newest, now=now)[0] == state
+        if unchanged and self._clock.monotonic() - self._closed_at < LEDGER_EVERY:
+            return
         self._state = await self._watches.passed(
             self.watch.name,
             newest=this.newest,
             covered_from=this.window_start,
             covered_to=begun_at,
-            now=self._clock.now(),
+            now=now,
         )
-        await self._count_active(this)
-        this.requests = self.cloud.requests - asked
-        return this
+        self._closed_at = self._clock.monotonic()
+        if len(self._known) > KNOWN_LIMIT:
+            self._known.clear()  # it fills again with what is listed now
+
+    async def failed(self, reason: str) -> WatchState:
+        """Note a pass that upstream did not let through."""
+        await self._begun(None)  # even the first pass ever may fail
+        self._state = await self._watches.failed(self.watch.name, reason, now=self._clock.now())
+        return self._state
 
     async def refresh(self, this: Pass) -> None:
         """Look at every active batch that the pass did not show. Raises as :meth:`discover`."""
         asked = self.cloud.requests
-        if this.has_shown_all:
-            return
+        if not this.has_shown_all():
+            await self._sweep(this)
+        if not this.has_shown_all():
+            singles = await self._batches.unseen(self.watch.name, seen=this.seen)
+            await self._fetch(singles, this, priority=Priority.REFRESH)
+        this.requests += self.cloud.requests - asked
+
+    async def _sweep(self, this: Pass) -> None:
+        """List the active batches by status, where that is cheaper than a GET for each."""
         shares = await self._batches.due(self.watch.name, seen=this.seen)
         for sweep in plan_refresh(shares, page_size=self._page_size):
             pages = self.cloud.list_batches(
@@ -151,9 +182,6 @@ class Poller:
                         await self._take(page, this)
             except PagingLoop:
                 continue  # what it did not show is fetched singly
-        singles = await self._batches.unseen(self.watch.name, seen=this.seen)
-        await self._fetch(singles, this, priority=Priority.REFRESH)
-        this.requests += self.cloud.requests - asked
 
     async def complete(self) -> None:
         """Ask for the results that are due; the terminal events wait for them.
@@ -175,8 +203,13 @@ class Poller:
             self._page_size = len(page.items)  # a full page: so many upstream gives at most
         if page.unreadable:
             log.error("page.unreadable", watch=self.watch.name, items=page.unreadable)
-        news = await self._batches.news(self.watch.name, seen)
         this.seen.update(BatchId(one) for one in seen)
+        # What the store is known to hold needs no question; it is asked about all else.
+        doubtful = {one: print_ for one, print_ in seen.items() if self._known.get(one) != print_}
+        if not doubtful:
+            return
+        news = await self._batches.news(self.watch.name, doubtful)
+        self._known.update((one, print_) for one, print_ in doubtful.items() if one not in news)
         if not news:
             return
         now = self._clock.now()
@@ -188,6 +221,12 @@ class Poller:
             lambda known: recorder.record(known, observations, now=now),
             now=now,
         )
+        for one in news:
+            batch = changes.batches.get(one)
+            if batch is not None and batch.fingerprint == seen[one]:
+                self._known[one] = batch.fingerprint
+            else:
+                self._known.pop(one, None)  # not obeyed: to be judged again when it is seen again
         self._report(changes, this)
 
     async def _fetch(
@@ -214,6 +253,8 @@ class Poller:
             )
             self._report(changes, this)
         if fetched.missing:
+            for missing in fetched.missing:
+                self._known.pop(missing, None)  # should it come back, it is news
             changes = await self._batches.change(
                 name,
                 fetched.missing,
@@ -240,10 +281,6 @@ class Poller:
                 count=len(fetched.failed),
                 reason=str(error),
             )
-
-    async def begin(self) -> WatchState:
-        """The watch's state, which begins now if it never did."""
-        return await self._begun(None)
 
     async def _begun(self, page: Page | None) -> WatchState:
         """The watch's state; the first pass ever begins it, on upstream's clock if it shows one.

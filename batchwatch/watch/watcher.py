@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from batchwatch.clock import Clock
     from batchwatch.metrics import Metrics
-    from batchwatch.store import Batches, Watches
+    from batchwatch.store import Batches
     from batchwatch.watch.poller import Pass, Poller
 
 log = get_logger()
@@ -33,13 +33,10 @@ class Watcher:
     stand behind them here.
     """
 
-    def __init__(
-        self, poller: Poller, *, batches: Batches, watches: Watches, clock: Clock, metrics: Metrics
-    ) -> None:
+    def __init__(self, poller: Poller, *, batches: Batches, clock: Clock, metrics: Metrics) -> None:
         self.watch = poller.watch
         self._poller = poller
         self._batches = batches
-        self._watches = watches
         self._clock = clock
         self._metrics = metrics
         self._awaited = asyncio.Event()  # there may be results to ask for
@@ -134,9 +131,7 @@ class Watcher:
         name = self.watch.name
         self._metrics.polls.labels(name, "failed").inc()
         try:
-            # Even the first pass ever may fail, and a watch must begin before it can fail.
-            await self._poller.begin()
-            state = await self._watches.failed(name, reason, now=self._clock.now())
+            state = await self._poller.failed(reason)
         except StoreError as error:
             return self._store_failed(error)
         pause = backoff(

@@ -173,6 +173,7 @@ def test_one_404_is_no_end() -> None:
 
     assert [[], [], ["batch.vanished"], [], []] == told
     assert not batch.is_active
+    assert a_sighting(RUNNING).fingerprint != batch.fingerprint  # coming back is news
 
 
 def test_an_event_stays_small_whatever_upstream_sends() -> None:

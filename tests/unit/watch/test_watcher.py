@@ -77,7 +77,7 @@ async def test_results_that_fall_due_are_asked_for_between_two_passes(stand: Sta
             ("PENDING", 0), ("COMPLETED", 1), files=(FileLife(mapped_after=0),), results_late=9
         )
         batch = sim.world.plant(life)
-        await at.poller.begin()
+        await at.watches.begin(at.watch.name, now=clock.now())
         clock.advance(2)
         async with watching(at):
             told = asyncio.create_task(at.outbox.signal(HOOK).wait())

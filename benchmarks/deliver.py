@@ -1,0 +1,297 @@
+"""Deliver what the store owes, signed and acknowledged, beside a loop that only posts it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from statistics import median, quantiles
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from batchwatch.clock import Clock
+from batchwatch.deliver.dispatcher import Dispatcher
+from batchwatch.deliver.sender import Sender, new_session
+from batchwatch.deliver.signing import key_of
+from batchwatch.deliver.webhook import Webhook
+from batchwatch.domain.batch import RUNNING, BatchId, Observation
+from batchwatch.domain.changes import Recorder
+from batchwatch.metrics import Metrics
+from benchmarks.child import started
+from benchmarks.pipe import ENDPOINT, WATCH, open_store
+from benchmarks.receiver import Arrivals
+from benchmarks.results import Column, Finding, Goal
+from benchmarks.rounds import compared, ratio, steps, take_turns
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    import aiohttp
+
+    from batchwatch.domain.delivery import Attempt, Claimed
+    from batchwatch.domain.event import Event
+    from benchmarks.pipe import Store
+    from benchmarks.progress import Progress
+
+CONCURRENCY: Final = 64
+COUNT: Final = 2_000  # notifications a turn, each of a batch of its own
+ROUNDS: Final = 5
+PAGE: Final = 500  # batches to a commit when a store is filled
+PACE: Final = 100  # notifications a second, to see how long one takes
+PACED: Final = 500  # of them
+QUICK_COUNT: Final = 1_000
+QUICK_ROUNDS: Final = 3
+QUICK_PACED: Final = 200
+SYNCS: Final = 50
+SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLjOt"  # noqa: S105  # guards nothing
+LATER_GOAL: Final = 0.7  # of bare, signed
+
+SPEED: Final = (
+    Column("sender", "sender"),
+    Column("per_second", "per second", ",.0f"),
+    Column("ratio", "of bare", ".2f"),
+    Column("lowest", "lowest", ".2f"),
+    Column("highest", "highest", ".2f"),
+)
+DELAY: Final = (
+    Column("notifications", "notifications", ",.0f"),
+    Column("p50_ms", "p50, ms", ".1f"),
+    Column("p99_ms", "p99, ms", ".1f"),
+    Column("highest_ms", "highest, ms", ".1f"),
+    Column("fsync_ms", "an fsync, ms", ".1f"),
+)
+
+
+async def run(progress: Progress, *, quick: bool) -> list[Finding]:
+    """Let batchwatch, signing and not, and the bare loop notify the same receiver in turns."""
+    count, rounds = (QUICK_COUNT, QUICK_ROUNDS) if quick else (COUNT, ROUNDS)
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(started("benchmarks.receiver"))
+        receiver = _Receiver(url, await stack.enter_async_context(new_session()))
+        events = _events(range(count))
+        contestants = {
+            "batchwatch, signed": _batchwatch(receiver, count, keys=[key_of(SECRET)]),
+            "bare": _bare(receiver, events),
+            "batchwatch, unsigned": _batchwatch(receiver, count, keys=[]),
+        }
+        progress.stage(f"deliver: {count:,} each", steps=steps(len(contestants), rounds))
+        measured = await take_turns(contestants, rounds=rounds, progress=progress)
+        paced = QUICK_PACED if quick else PACED
+        progress.stage(f"deliver: {PACE} a second")
+        delays = await _delays(receiver, paced)
+    signed = ratio(measured["batchwatch, signed"], measured["bare"]).middle
+    cuts = quantiles(delays, n=100)
+    return [
+        Finding(
+            title=f"Notifications of a full outbox, {CONCURRENCY} requests at once",
+            columns=SPEED,
+            rows=compared(measured, to="bare", name="sender"),
+            goals=[
+                Goal(
+                    f"later: at least {LATER_GOAL} of bare, and is {signed:.2f}",
+                    signed >= LATER_GOAL,
+                )
+            ],
+            notes=[
+                f"Medians of {rounds} turns of {count:,}; bodies of {len(_body(events[0]))} bytes.",
+                "batchwatch: from the first claim to the commit of the last acknowledgement.",
+                "bare: aiohttp posts the same bodies, from memory.",
+            ],
+        ),
+        Finding(
+            title=f"From the commit of an event to its receipt, at {PACE} a second",
+            columns=DELAY,
+            rows=[
+                {
+                    "notifications": paced,
+                    "p50_ms": cuts[49] * 1e3,
+                    "p99_ms": cuts[98] * 1e3,
+                    "highest_ms": max(delays) * 1e3,
+                    "fsync_ms": _fsync() * 1e3,
+                }
+            ],
+            notes=["Each is claimed, signed, sent and acknowledged while the next are committed."],
+        ),
+    ]
+
+
+class _Receiver:
+    """The receiver's process, as seen from here."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self.url = f"{url}/hook"
+        self.session = session
+        self._arrivals = f"{url}/arrivals"
+
+    async def arrivals(self) -> Arrivals:
+        """What came since the last question."""
+        async with self.session.get(self._arrivals) as response:
+            return msgspec.json.decode(await response.read(), type=Arrivals)
+
+
+class _Counted:
+    """A webhook that tells when it has sent so many."""
+
+    def __init__(self, webhook: Webhook, count: int) -> None:
+        self.name = webhook.name
+        self.schedule = webhook.schedule
+        self.timeout = webhook.timeout
+        self.concurrency = webhook.concurrency
+        self.all_sent = asyncio.Event()
+        self._webhook = webhook
+        self._left = count
+
+    async def send(self, delivery: Claimed) -> Attempt:
+        attempt = await self._webhook.send(delivery)
+        assert attempt.failure is None
+        self._left -= 1
+        if not self._left:
+            self.all_sent.set()
+        return attempt
+
+
+def _webhook(receiver: _Receiver, keys: Sequence[bytes]) -> Webhook:
+    clock = Clock()
+    return Webhook(
+        name=ENDPOINT,
+        url=receiver.url,
+        sender=Sender(receiver.session, clock),
+        clock=clock,
+        schedule=[0.0],
+        timeout=15.0,
+        concurrency=CONCURRENCY,
+        keys=keys,
+    )
+
+
+def _batchwatch(
+    receiver: _Receiver, count: int, *, keys: Sequence[bytes]
+) -> Callable[[], Awaitable[float]]:
+    async def run() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            async with open_store(Path(folder)) as store:
+                await store.watches.begin(WATCH, now=Clock().now())
+                for start in range(0, count, PAGE):
+                    await _commit(store, range(start, min(start + PAGE, count)))
+                endpoint = _Counted(_webhook(receiver, keys), count)
+                dispatcher = Dispatcher(store.outbox, [endpoint], clock=Clock(), metrics=Metrics())
+                begun = time.perf_counter()
+                running = asyncio.create_task(dispatcher.run())
+                await endpoint.all_sent.wait()
+                dispatcher.stop()
+                await running  # which writes all acknowledgements before it returns
+                took = time.perf_counter() - begun
+                assert not await store.views.outbox()
+        assert (await receiver.arrivals()).count == count
+        return count / took
+
+    return run
+
+
+def _bare(receiver: _Receiver, events: Sequence[Event]) -> Callable[[], Awaitable[float]]:
+    bodies = [(event.id, _body(event)) for event in events]
+
+    async def post(waiting: Iterable[tuple[str, bytes]]) -> None:
+        for name, body in waiting:
+            headers = {"Content-Type": "application/json", "webhook-id": name}
+            async with receiver.session.post(receiver.url, data=body, headers=headers) as response:
+                await response.read()
+                assert response.status == 200
+
+    async def run() -> float:
+        waiting = iter(bodies)
+        begun = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CONCURRENCY):
+                group.create_task(post(waiting))
+        took = time.perf_counter() - begun
+        assert (await receiver.arrivals()).count == len(bodies)
+        return len(bodies) / took
+
+    return run
+
+
+async def _delays(receiver: _Receiver, count: int) -> list[float]:
+    """Seconds from commit to receipt of each of ``count`` events that come at a steady pace."""
+    committed: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        async with open_store(Path(folder)) as store:
+            await store.watches.begin(WATCH, now=Clock().now())
+            endpoint = _Counted(_webhook(receiver, [key_of(SECRET)]), count)
+            dispatcher = Dispatcher(store.outbox, [endpoint], clock=Clock(), metrics=Metrics())
+            running = asyncio.create_task(dispatcher.run())
+            begun = time.monotonic()
+            for number in range(count):
+                await asyncio.sleep(begun + number / PACE - time.monotonic())
+                [event] = await _commit(store, [number])
+                committed[event.id] = time.monotonic()
+            await endpoint.all_sent.wait()
+            dispatcher.stop()
+            await running
+    moments = (await receiver.arrivals()).moments
+    return [moments[name] - moment for name, moment in committed.items()]
+
+
+async def _commit(store: Store, numbers: Iterable[int]) -> list[Event]:
+    """Have batches change as a pass does: with their transitions, events and deliveries."""
+    seen = [_observation(number) for number in numbers]
+    now = Clock().now()
+    changes = await store.batches.change(
+        WATCH,
+        [one.id for one in seen],
+        lambda known: _recorder().record(known, seen, now=now),
+        now=now,
+    )
+    return _routed(changes.events)
+
+
+def _events(numbers: Iterable[int]) -> list[Event]:
+    """The events that :func:`_commit` makes."""
+    seen = [_observation(number) for number in numbers]
+    return _routed(_recorder().record({}, seen, now=Clock().now()).events)
+
+
+def _routed(events: Iterable[Event]) -> list[Event]:
+    """Without those that an endpoint gets on request only: the discovery of each batch."""
+    return [event for event in events if event.type == "batch.running"]
+
+
+def _recorder() -> Recorder:
+    return Recorder(WATCH, "https://llamacloud.test")
+
+
+def _observation(number: int) -> Observation:
+    now = Clock().now()
+    return Observation(
+        id=BatchId(f"bat-00000000-0000-4000-8000-{number:012}"),
+        status=RUNNING,
+        seen_at=now,
+        fingerprint=f"{RUNNING} {now}",
+        created_at=now,
+        updated_at=now,
+        project_id="prj-00000000-0000-4000-8000-000000000000",
+        source_directory_id=f"dir-00000000-0000-4000-8000-{number:012}",
+        job_type="parse_v2",
+        configuration_id="cfg-PARSE_AGENTIC",
+    )
+
+
+def _body(event: Event) -> bytes:
+    return msgspec.json.encode(event.payload)
+
+
+def _fsync() -> float:
+    """The median seconds of one fsync where the stores were: what a commit costs at least."""
+    with tempfile.TemporaryFile() as file:
+        took = []
+        for _ in range(SYNCS):
+            file.write(b"\0" * 4096)
+            file.flush()
+            begun = time.perf_counter()
+            os.fsync(file.fileno())
+            took.append(time.perf_counter() - begun)
+    return median(took)

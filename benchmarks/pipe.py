@@ -1,0 +1,78 @@
+"""The real parts of batchwatch, wired as the daemon wires them."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from batchwatch.domain.batch import EndpointName, WatchName
+from batchwatch.domain.routing import FOR_PROGRAMS, Router
+from batchwatch.domain.watch import Watch
+from batchwatch.llamacloud.budget import Budget
+from batchwatch.llamacloud.client import LlamaCloud
+from batchwatch.metrics import Metrics
+from batchwatch.store import Batches, Database, Outbox, Views, Watches
+from batchwatch.watch.poller import Poller
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    import aiohttp
+
+    from batchwatch.clock import Clock
+
+WATCH: Final = WatchName("default")
+ENDPOINT: Final = EndpointName("hook")
+LOOKBACK: Final = timedelta(hours=24)
+API_KEY: Final = "llx-simulator"
+UNLIMITED: Final = 1e9  # requests per second: the budget does its work and never waits
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A store that is open, with everything that speaks to it."""
+
+    database: Database
+    outbox: Outbox
+    batches: Batches
+    watches: Watches
+    views: Views
+
+
+@asynccontextmanager
+async def open_store(folder: Path) -> AsyncIterator[Store]:
+    """The store in ``folder``, an SQLite file as the daemon has it."""
+    database = await Database.open(f"sqlite+aiosqlite:///{folder}/batchwatch.db")
+    try:
+        outbox = Outbox(database, Router(defaults={ENDPOINT: FOR_PROGRAMS}, routes=[]))
+        batches, watches = Batches(database, outbox), Watches(database, outbox)
+        yield Store(database, outbox, batches, watches, Views(database))
+    finally:
+        await database.close()
+
+
+def cloud_at(base_url: str, session: aiohttp.ClientSession, clock: Clock) -> LlamaCloud:
+    """The upstream that is served at ``base_url``, with a budget that never runs out."""
+    return LlamaCloud(
+        base_url=base_url,
+        api_key=API_KEY,
+        key_source="LLAMA_CLOUD_API_KEY",
+        session=session,
+        budget=Budget(rate=UNLIMITED, burst=UNLIMITED, clock=clock),
+        clock=clock,
+    )
+
+
+def poller_of(store: Store, cloud: LlamaCloud, clock: Clock) -> Poller:
+    """What makes the passes."""
+    return Poller(
+        Watch(WATCH, "https://llamacloud.test", interval=15.0, lookback=LOOKBACK),
+        cloud=cloud,
+        batches=store.batches,
+        watches=store.watches,
+        clock=clock,
+        metrics=Metrics(),
+    )
