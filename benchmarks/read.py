@@ -94,7 +94,7 @@ async def run(progress: Progress, *, quick: bool) -> list[Finding]:
             rows=rows,
             goals=goals,
             notes=[
-                f"Medians of {rounds} turns; pages of {PAGE_SIZE:,} from a process that only sends.",
+                f"Medians of {rounds} turns; the process with the pages only sends them.",
                 "batchwatch: a whole pass. bare: aiohttp and orjson, page after page.",
                 "SDK: llama-cloud, synchronous.",
             ],

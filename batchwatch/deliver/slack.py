@@ -7,19 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from slack_sdk.models.blocks import (
-    Block,
-    ContextBlock,
-    HeaderBlock,
-    MarkdownTextObject,
-    PlainTextObject,
-    SectionBlock,
-)
 
 from batchwatch.domain.delivery import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from slack_sdk.models.blocks import Block
 
     from batchwatch.deliver.sender import Sender
     from batchwatch.domain.batch import EndpointName
@@ -84,36 +78,46 @@ def message(envelope: dict[str, Any]) -> dict[str, Any]:
     results = data.get("results") or {}
     if type_ == "batch.completed" and (results.get("counts") or {}).get("failed"):
         icon = "⚠️"
+    headline = f"{icon} {words}"
     batch = data.get("batch")
-    lines = (
-        _batch_lines(data)
-        if batch
-        else [_escape(" ".join(str(data.get("reason") or "").split()), limit=_REASON_LIMIT)]
-    )
-    blocks: list[Block] = [
-        HeaderBlock(text=PlainTextObject(text=f"{icon} {words}"[:_HEADER_LIMIT], emoji=True))
-    ]
-    text = "\n".join(line for line in lines if line)
-    if text:
-        blocks.append(SectionBlock(text=_markdown(text)))
-    failures = _failures(results)
-    if failures:
-        blocks.append(SectionBlock(text=_markdown(failures)))
-    blocks.append(ContextBlock(elements=[_markdown(_context(envelope))]))
-    summary = f"{icon} {words}"
     if batch:
-        summary += f": {batch['id']}"
+        lines = _batch_lines(data)
+    else:
+        reason = " ".join(str(data.get("reason") or "").split())
+        lines = [_escape(reason, limit=_REASON_LIMIT)]
+    sections = ["\n".join(line for line in lines if line), _failures(results)]
+    summary = f"{headline}: {batch['id']}" if batch else headline
     if files := _files(results):
         summary += f" ({files})"
     return {
         "text": _escape(summary, limit=_SUMMARY_LIMIT),
-        "blocks": [block.to_dict() for block in blocks],
+        "blocks": [block.to_dict() for block in _blocks(headline, sections, _context(envelope))],
     }
 
 
-def _markdown(text: str) -> MarkdownTextObject:
-    """Verbatim: what upstream says must neither wake a channel nor become a link."""
-    return MarkdownTextObject(text=text, verbatim=True)
+def _blocks(headline: str, sections: Sequence[str], context: str) -> list[Block]:
+    """The blocks of a message; their models are imported with the first one that is made.
+
+    What upstream says stands verbatim in them: it must neither wake a channel
+    nor become a link.
+    """
+    from slack_sdk.models.blocks import (  # noqa: PLC0415  # 2 MB, and many a daemon says little
+        ContextBlock,
+        HeaderBlock,
+        MarkdownTextObject,
+        PlainTextObject,
+        SectionBlock,
+    )
+
+    return [
+        HeaderBlock(text=PlainTextObject(text=headline[:_HEADER_LIMIT], emoji=True)),
+        *(
+            SectionBlock(text=MarkdownTextObject(text=text, verbatim=True))
+            for text in sections
+            if text
+        ),
+        ContextBlock(elements=[MarkdownTextObject(text=context, verbatim=True)]),
+    ]
 
 
 def _batch_lines(data: dict[str, Any]) -> list[str]:

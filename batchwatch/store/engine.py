@@ -221,6 +221,7 @@ class Database:
 
 def _engine(url: sa.URL) -> AsyncEngine:
     if url.get_backend_name() != "sqlite":
+        schema.for_postgresql()
         return create_async_engine(url, pool_pre_ping=True)
     engine = create_async_engine(
         url, pool_size=4, max_overflow=4, pool_reset_on_return=None
