@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from typing import TYPE_CHECKING, Any, Literal, TextIO
-from urllib.parse import urlsplit
 
 # Where rich is installed, structlog imports it for tracebacks in colour: 40 ms and 6 MB that no
 # daemon needs. It looks for it only while it is imported itself.
@@ -80,14 +79,3 @@ def _readable_order(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 def _foreign(renderer: list[Processor]) -> list[Any]:
     return [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer]
-
-
-def shown_url(url: str) -> str:
-    """``url`` as it may be shown: scheme and host, for the rest may be the secret itself."""
-    parts = urlsplit(url)
-    host = parts.hostname or "?"
-    if ":" in host:
-        host = f"[{host}]"
-    if parts.port:
-        host = f"{host}:{parts.port}"
-    return f"{parts.scheme}://{host}" + ("/…" if parts.path.strip("/") or parts.query else "")

@@ -24,9 +24,13 @@ if TYPE_CHECKING:
 BODY_LIMIT: Final = 64 * 1024  # bytes of a response that are read
 KEPT_LIMIT: Final = 16 * 1024  # characters of it that are kept
 CONNECT_TIMEOUT: Final = 10.0  # seconds
-_OPEN_HEADERS: Final = frozenset(
-    {"Host", "Accept", "Accept-Encoding", "Content-Type", "Content-Length", "User-Agent"}
-)
+# What everybody may know of a request, in lower case; an id is what receivers complain about.
+_OPEN_HEADERS: Final = frozenset({
+    "accept", "accept-encoding", "content-length", "content-type", "host", "user-agent",
+    "webhook-id", "webhook-timestamp",
+})  # fmt: skip
+_TELLING: Final = 4  # characters; what is shorter is in every text
+_TELLING_PART: Final = 12  # characters of a path's part; shorter ones are words such as webhooks
 USER_AGENT: Final = f"batchwatch/{__version__}"
 
 
@@ -110,12 +114,10 @@ async def _start_of(response: aiohttp.ClientResponse) -> str | None:
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
         return f"({encoding[:20]!a}, {size} bytes)"
-    text = (
-        b"".join(chunks)[:KEPT_LIMIT]
-        .decode("utf-8", "replace")
-        .replace("\x00", "\N{REPLACEMENT CHARACTER}")
-    )
-    return _without_secrets(text, response.request_info)
+    text = b"".join(chunks).decode("utf-8", "replace")
+    text = text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    # before the cut, which may go through a secret
+    return _without_secrets(text, response.request_info)[:KEPT_LIMIT]
 
 
 def _without_secrets(text: str, request: aiohttp.RequestInfo) -> str:
@@ -126,10 +128,11 @@ def _without_secrets(text: str, request: aiohttp.RequestInfo) -> str:
     """
     url = request.url
     sent = [url.raw_path_qs, url.path_qs, url.raw_query_string, url.query_string, url.raw_path]
-    sent += [part for part in (*url.raw_parts, *url.parts, *url.query.values()) if len(part) > 7]
-    sent += [value for name, value in request.headers.items() if name not in _OPEN_HEADERS]
+    sent += url.query.values()
+    sent += [part for part in (*url.raw_parts, *url.parts) if len(part) >= _TELLING_PART]
+    sent += [value for name, value in request.headers.items() if name.lower() not in _OPEN_HEADERS]
     for one in sorted(set(sent), key=len, reverse=True):
-        if len(one) > 3:
+        if len(one) >= _TELLING:
             text = text.replace(one, "…")
     return text
 

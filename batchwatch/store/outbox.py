@@ -283,7 +283,8 @@ class _Statements:
         )
         self.settle = (
             sa.update(deliveries)
-            .where(deliveries.c.id == states.c.id)
+            # Only what is still in flight: a result that comes late must not undo another.
+            .where(deliveries.c.id == states.c.id, deliveries.c.state == State.IN_FLIGHT.value)
             .values(
                 state=states.c.state,
                 due_at=states.c.due_at,

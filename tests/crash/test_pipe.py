@@ -10,7 +10,7 @@ import pytest
 
 from batchwatch.simulator import FileLife, Simulator, a_life
 from tests.support.crashing import POINTS
-from tests.support.daemon import environment, running, spawn
+from tests.support.daemon import environment, running, spawned
 from tests.support.receiver import Received, Receiver
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ async def test_a_kill_at_any_step_loses_nothing(point: str, when: str, tmp_path:
             async with running(environ):
                 await receiver_ready(sim)
         plant(sim)
-        process = await spawn(environ, kill_at=f"{point}:{when}:{count}")
-        assert -signal.SIGKILL == await process.wait()
+        async with spawned(environ, kill_at=f"{point}:{when}:{count}") as process:
+            assert -signal.SIGKILL == await process.wait()
 
         async with running(environ):
             await receiver.until(all_ended)
@@ -96,12 +96,9 @@ async def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
         plant(sim)
         for _ in range(4):
             point = dice.choice(["change", "claim", "send", "settle", "passed"])
-            process = await spawn(environ, kill_at=f"{point}:after:{dice.randint(1, 6)}")
             # Some points are not reached again once all is told; then the end is as good.
-            await receiver.until(more_than(len(receiver.received)))
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
+            async with spawned(environ, kill_at=f"{point}:after:{dice.randint(1, 6)}"):
+                await receiver.until(more_than(len(receiver.received)))
         async with running(environ):
             await receiver.until(all_ended)
 

@@ -54,10 +54,16 @@ async def running(environ: Mapping[str, str], *, clock: Clock | None = None) -> 
         await task
 
 
-async def spawn(environ: Mapping[str, str], *, kill_at: str = "") -> asyncio.subprocess.Process:
-    """The daemon in a process of its own, which kills itself at the point ``kill_at``."""
+@asynccontextmanager
+async def spawned(
+    environ: Mapping[str, str], *, kill_at: str = ""
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The daemon in a process of its own, which kills itself at the point ``kill_at``.
+
+    If it does not, it is killed at the end of the context.
+    """
     script = Path(__file__).parent / "crashing.py"
-    return await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         sys.executable,
         str(script),
         kill_at,
@@ -65,3 +71,9 @@ async def spawn(environ: Mapping[str, str], *, kill_at: str = "") -> asyncio.sub
         cwd=ROOT,
         stderr=asyncio.subprocess.DEVNULL,
     )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from batchwatch.deliver.sender import KEPT_LIMIT
 from tests.support.receiver import says
 from tests.unit.deliver.sockets import a_closed_port, an_answer, saying
 
@@ -78,6 +79,37 @@ async def test_a_secret_that_the_receiver_repeats_is_not_kept(
 
     assert "Cannot POST" in (attempt.response or "")
     assert "s3cret" not in repr(attempt)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        pytest.param("/hook?token=s3cret&to=ops", "POST /hook?token=s3cret&amp;to=ops", id="HTML"),
+        pytest.param(PATH, "y" * (KEPT_LIMIT - len(PATH) + 1) + PATH, id="cut off"),
+    ],
+)
+async def test_a_secret_that_is_repeated_in_part_is_not_kept(
+    path: str, said: str, sender: Sender, receiver: Receiver
+) -> None:
+    """Pages escape what they repeat, and an answer is kept to a limit."""
+    receiver.always = says(404, said)
+
+    attempt = await sender.post(f"{receiver.url}{path}", b"{}", {}, timeout=9)
+
+    assert said[:4] == (attempt.response or "")[:4]
+    assert "s3cre" not in repr(attempt)
+
+
+async def test_what_is_no_secret_is_kept_as_it_was_said(sender: Sender, receiver: Receiver) -> None:
+    """The id is what a receiver names when it complains, and what one looks for."""
+    said = "evt_1 was seen before; webhooks are taken once"
+    receiver.always = says(409, said)
+
+    attempt = await sender.post(
+        f"{receiver.url}/webhooks/v1", b"{}", {"webhook-id": "evt_1"}, timeout=9
+    )
+
+    assert said == attempt.response
 
 
 async def test_a_login_in_the_url_is_used(sender: Sender, receiver: Receiver) -> None:
