@@ -72,7 +72,10 @@ class Recorder:
                 changes.transitions.append(verdict.transition)
                 batch = self._announce(batch, changes, now)
             if observation.asked_results and batch.results in (Results.AWAITED, Results.PENDING):
-                batch = self._take_results(batch, observation.results, changes, now)
+                if observation.status == batch.status:
+                    batch = self._take_results(batch, observation.results, changes, now)
+                else:  # from before the end: its results, or their absence, say nothing
+                    batch = self._wait_on(batch, changes, now)
             if batch != before:
                 changes.batches[batch.id] = batch
         return changes

@@ -238,10 +238,14 @@ class LlamaCloud:
             try:
                 return await self._transport.get(replace(question, params=params))
             except Rejected as error:
-                about_size = error.status in _COMPLAINS_OF_SIZE and "page_size" in error.detail
-                if size is None or not about_size:
+                if size is None or error.status not in _COMPLAINS_OF_SIZE:
                     raise
-                self._page_sizes[question.path] = _smaller(size, error.detail)
+                if "page_size" in error.detail:
+                    self._page_sizes[question.path] = _smaller(size, error.detail)
+                else:  # it may mean the size and not say so; without one it has nothing to refuse
+                    answer = await self._transport.get(question)
+                    self._page_sizes[question.path] = None
+                    return answer
             except Garbled as error:
                 if size is None or size == 1 or not error.oversized:
                     raise

@@ -83,10 +83,11 @@ class Watcher:
         """Ask for results whenever some are due, until cancelled."""
         while True:
             self._awaited.clear()
-            await self._beside("results", self._poller.complete())
+            if not await self._beside("results", self._poller.complete()):
+                await self._clock.sleep(RETRY)  # what was not written down is still due
             await self._clock.wait(self._awaited, await self._until_results())
 
-    async def _beside(self, what: str, work: Awaitable[None]) -> None:
+    async def _beside(self, what: str, work: Awaitable[None]) -> bool:
         """Do what goes on beside discovery; its troubles are told, and end nothing."""
         try:
             await work
@@ -95,6 +96,9 @@ class Watcher:
             log.warning("work.failed", work=what, watch=self.watch.name, reason=str(error))
         except Exception:
             log.exception("work.broke", work=what, watch=self.watch.name)
+        else:
+            return True
+        return False
 
     async def _until_results(self) -> float | None:
         """Seconds until missing results are due to be asked for, if any are missing."""

@@ -112,6 +112,16 @@ def test_null_is_an_answer_for_a_batch_that_failed() -> None:
         assert [f"batch.{status.lower()}"] == types(changes)
 
 
+def test_an_answer_from_before_the_end_says_nothing_of_the_results() -> None:
+    """A replica that lags shows no results yet, and must not be taken at its word."""
+    batch = a_batch(CANCELLED, updated=9, results=Results.AWAITED)
+    late = a_sighting(RUNNING, updated=5, asked_results=True)
+
+    changes = a_recorder().record({BAT: batch}, [late], now=at(1))
+
+    assert (Results.AWAITED, []) == (changes.batches[BAT].results, types(changes))
+
+
 def test_the_baseline_is_recorded_and_nobody_hears_of_it() -> None:
     """Terminal on the first pass ever: it ended before anybody watched."""
     recorder = a_recorder(backlog_before=at(100))

@@ -221,12 +221,23 @@ async def test_a_clamped_page_size_is_no_trouble() -> None:
 
 
 async def test_other_complaints_are_not_taken_for_one_about_the_page_size() -> None:
-    """A wrong project id stays wrong on smaller pages."""
-    async with serving(too_large("project_id is no UUID")) as upstream, asking(upstream.url) as c:
+    """A wrong project id stays wrong: asked once more without a size, and then told."""
+    complaint = too_large("project_id is no UUID")
+    async with serving(complaint, complaint) as upstream, asking(upstream.url) as c:
         with pytest.raises(Rejected, match="project_id is no UUID"):
             await ids_of(c)
 
-    assert 1 == len(upstream.requests)
+    assert [True, False] == ["page_size" in one.query for one in upstream.requests]
+
+
+async def test_a_complaint_that_does_not_name_the_page_size_may_mean_it() -> None:
+    """Without a size there is nothing to refuse, and nothing is asked for in vain again."""
+    last = a_page(a_batch("bat-1"))
+    async with serving(too_large("Bad Request"), last, last) as upstream, asking(upstream.url) as c:
+        told = [await ids_of(c), await ids_of(c)]
+
+    assert [[["bat-1"]], [["bat-1"]]] == told
+    assert [True, False, False] == ["page_size" in one.query for one in upstream.requests]
 
 
 # ---------------------------------------------------------------------------- fetching ahead
