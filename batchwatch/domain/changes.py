@@ -45,8 +45,8 @@ class Recorder:
     """The rules by which one watch's sightings become changes.
 
     ``backlog_before`` is set during the first pass ever: batches that are
-    found terminal, and were created before it, ended before anybody watched.
-    They are recorded as the baseline and nobody hears of them.
+    found terminal, and were last changed before it, ended before anybody
+    watched. They are recorded as the baseline and nobody hears of them.
     """
 
     watch: WatchName
@@ -88,6 +88,10 @@ class Recorder:
         """
         changes = Changes()
         for batch in known.values():
+            if batch.results in (Results.AWAITED, Results.PENDING):
+                # It has ended, and what is missing are its results: waited for like any others.
+                changes.batches[batch.id] = self._wait_on(batch, changes, now)
+                continue
             if not batch.is_active:
                 continue
             missed = replace(batch, misses=batch.misses + 1)
@@ -121,7 +125,9 @@ class Recorder:
     def _is_backlog(self, batch: Batch) -> bool:
         if self.backlog_before is None:
             return False
-        return batch.created_at is None or batch.created_at < self.backlog_before
+        # updated_at, for a batch may have ended while the first pass was failing.
+        times = [one for one in (batch.created_at, batch.updated_at) if one is not None]
+        return not times or max(times) < self.backlog_before
 
     def _take_results(
         self,

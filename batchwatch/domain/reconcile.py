@@ -113,6 +113,10 @@ def _seen_again(known: Batch, seen: Observation) -> Batch:
         fingerprint=seen.fingerprint,
         updated_at=seen.updated_at or known.updated_at,
         created_at=known.created_at or seen.created_at,
+        project_id=known.project_id or seen.project_id,
+        source_directory_id=known.source_directory_id or seen.source_directory_id,
+        job_type=known.job_type or seen.job_type,
+        configuration_id=known.configuration_id or seen.configuration_id,
         misses=0,
         vanished_at=None,
     )

@@ -25,6 +25,8 @@ Body = bytes | bytearray
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 Stamp = str | int | float | None  # documented: a string, RFC 3339; seen elsewhere: Unix time
 
+_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 _MILLISECONDS_FROM: Final = 1e11  # as seconds, that would be the year 5138
 
 
@@ -116,7 +118,10 @@ class Page:
         try:
             # One C loop for the usual page: strings only, all with an offset or all without.
             stamps: list[str] = [item.created_at for item in self.items]  # type: ignore[misc]  # others raise
-            return _aware(max(map(datetime.fromisoformat, stamps), default=None))
+            newest = _aware(max(map(datetime.fromisoformat, stamps), default=None))
+            if newest is None or newest <= _LATEST:
+                return _plausible(newest)
+            return max(filter(None, (item.created for item in self.items)), default=None)
         except (TypeError, ValueError, OverflowError):
             moments = (item.created for item in self.items)
             return max((moment for moment in moments if moment is not None), default=None)
@@ -223,13 +228,18 @@ def read_moment(stamp: Stamp) -> datetime | None:
     """
     try:
         if isinstance(stamp, str):
-            return _aware(_from_text(stamp))
+            return _plausible(_aware(_from_text(stamp)))
         if stamp is None:
             return None
         seconds = stamp / 1000 if abs(stamp) >= _MILLISECONDS_FROM else stamp
-        return datetime.fromtimestamp(seconds, UTC)
+        return _plausible(datetime.fromtimestamp(seconds, UTC))
     except (ValueError, OverflowError, OSError):
         return None
+
+
+def _plausible(moment: datetime | None) -> datetime | None:
+    """``moment``, unless it can be no time of a batch: 0001-01-01 is how Go writes null."""
+    return moment if moment is not None and _EARLIEST <= moment <= _LATEST else None
 
 
 def _from_text(stamp: str) -> datetime:

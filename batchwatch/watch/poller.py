@@ -20,7 +20,7 @@ from batchwatch.log import get_logger
 from batchwatch.watch.outcomes import CHUNK, Fetched, fetch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from batchwatch.clock import Clock
@@ -48,7 +48,6 @@ class Pass:
     pages: int = 0
     transitions: int = 0
     oddities: Counter[Oddity] = field(default_factory=Counter)
-    unreadable: int = 0  # items that could not be understood at all
     requests: int = 0
     active: int = 0  # batches that are followed, when the window was listed
     seen_active: set[str] = field(default_factory=set)  # of those seen, the ones not terminal
@@ -83,8 +82,9 @@ class Poller:
         self._metrics = metrics
         self._state: WatchState | None = None
         self._closed_at = -LEDGER_EVERY  # monotonic; when the ledger was written
-        self._page_size = PAGE_SIZE  # until upstream shows that it gives fewer
+        self._full_page = 0  # the most items on a page that had a next one; 0: none was seen yet
         self._known: dict[str, str] = {}  # by id, fingerprints that the store is known to hold
+        self._forgotten = 0  # how often GETs made fingerprints doubtful
         self._warned: set[str] = set()
 
     async def poll(self) -> Pass:
@@ -136,12 +136,14 @@ class Poller:
         """
         state = await self._begun(None)
         now = self._clock.now()
-        unchanged = state.passed(this.newest, now=now)[0] == state
+        # No newer than the pass is old: what was created meanwhile may stand on a page read before.
+        newest = this.newest and min(this.newest, begun_at)
+        unchanged = state.passed(newest, now=now)[0] == state
         if unchanged and self._clock.monotonic() - self._closed_at < LEDGER_EVERY:
             return
         self._state = await self._watches.passed(
             self.watch.name,
-            newest=this.newest,
+            newest=newest,
             covered_from=this.window_start,
             covered_to=begun_at,
             now=now,
@@ -169,7 +171,7 @@ class Poller:
     async def _sweep(self, this: Pass) -> None:
         """List the active batches by status, where that is cheaper than a GET for each."""
         shares = await self._batches.due(self.watch.name, seen=this.seen)
-        for sweep in plan_refresh(shares, page_size=self._page_size):
+        for sweep in plan_refresh(shares, page_size=self._full_page or PAGE_SIZE):
             pages = self.cloud.list_batches(
                 status=sweep.status,
                 created_on_or_after=sweep.created_on_or_after,
@@ -190,7 +192,11 @@ class Poller:
         """
         now = self._clock.now()
         name = self.watch.name
+        asked: set[BatchId] = set()  # each once: what stays due for whatever reason must not spin
         while ids := await self._batches.awaiting_results(name, now=now, limit=CHUNK):
+            if asked.issuperset(ids):
+                break
+            asked.update(ids)
             await self._fetch(ids, None, priority=Priority.COMPLETE)
 
     async def _take(self, page: Page, this: Pass) -> None:
@@ -198,9 +204,9 @@ class Poller:
         seen = page.fingerprints()
         this.pages += 1
         this.seen_active.update(item.id for item in page.items if item.status not in TERMINAL)
-        this.unreadable += page.unreadable
         if page.next_page_token and page.items:
-            self._page_size = len(page.items)  # a full page: so many upstream gives at most
+            # A full page: so many upstream gives. The largest counts, for some come short.
+            self._full_page = max(self._full_page, len(page.items))
         if page.unreadable:
             log.error("page.unreadable", watch=self.watch.name, items=page.unreadable)
         this.seen.update(BatchId(one) for one in seen)
@@ -208,8 +214,10 @@ class Poller:
         doubtful = {one: print_ for one, print_ in seen.items() if self._known.get(one) != print_}
         if not doubtful:
             return
+        forgotten = self._forgotten
         news = await self._batches.news(self.watch.name, doubtful)
-        self._known.update((one, print_) for one, print_ in doubtful.items() if one not in news)
+        if forgotten == self._forgotten:  # else a GET may have changed what the store just said
+            self._known.update((one, print_) for one, print_ in doubtful.items() if one not in news)
         if not news:
             return
         now = self._clock.now()
@@ -223,7 +231,8 @@ class Poller:
         )
         for one in news:
             batch = changes.batches.get(one)
-            if batch is not None and batch.fingerprint == seen[one]:
+            sure = forgotten == self._forgotten
+            if sure and batch is not None and batch.fingerprint == seen[one]:
                 self._known[one] = batch.fingerprint
             else:
                 self._known.pop(one, None)  # not obeyed: to be judged again when it is seen again
@@ -251,10 +260,11 @@ class Poller:
                 lambda known: recorder.record(known, fetched.seen, now=now),
                 now=now,
             )
+            # It is no longer as a page showed it.
+            self._forget(one.id for one in fetched.seen)
             self._report(changes, this)
         if fetched.missing:
-            for missing in fetched.missing:
-                self._known.pop(missing, None)  # should it come back, it is news
+            self._forget(fetched.missing)  # should they come back, they are news
             changes = await self._batches.change(
                 name,
                 fetched.missing,
@@ -281,6 +291,12 @@ class Poller:
                 count=len(fetched.failed),
                 reason=str(error),
             )
+
+    def _forget(self, ids: Iterable[BatchId]) -> None:
+        """Ask the store again about these when a page shows them, whatever it shows."""
+        self._forgotten += 1
+        for one in ids:
+            self._known.pop(one, None)
 
     async def _begun(self, page: Page | None) -> WatchState:
         """The watch's state; the first pass ever begins it, on upstream's clock if it shows one.

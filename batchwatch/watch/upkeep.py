@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -46,7 +47,8 @@ class Upkeep:
         """Start the jobs; the caller shuts the scheduler down."""
         # A job that is late, for the machine slept, runs once and not once for each time missed.
         scheduler = AsyncIOScheduler(
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+            timezone=UTC,  # intervals need none, and not every valid TZ is one to APScheduler
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
 
         async def gauges() -> None:

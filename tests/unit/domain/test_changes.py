@@ -132,6 +132,27 @@ def test_the_baseline_is_recorded_and_nobody_hears_of_it() -> None:
     assert (1, None) == (len(changes.transitions), changes.batches[BAT].results)
 
 
+def test_what_ended_while_the_first_pass_failed_is_no_backlog() -> None:
+    """It was created before we watched, and ended after."""
+    recorder = a_recorder(backlog_before=at(100))
+
+    changes = recorder.record({}, [a_sighting(COMPLETED, updated=150)], now=at(200))
+
+    assert Results.AWAITED == changes.batches[BAT].results
+
+
+def test_a_batch_that_has_ended_and_answers_404_is_told_all_the_same() -> None:
+    """Its results are waited for like any others, and then its end is told without them."""
+    batch = a_batch(COMPLETED, results=Results.AWAITED, results_due_at=at(0))
+
+    soon = a_recorder().miss({BAT: batch}, now=at(1)).batches[BAT]
+    told = a_recorder().miss({BAT: batch}, now=at(RESULTS_PATIENCE.total_seconds()))
+
+    assert soon.results_due_at is not None
+    assert soon.results_due_at > at(1)
+    assert ["batch.completed"] == types(told)
+
+
 def test_what_is_created_during_the_first_pass_is_no_backlog() -> None:
     """It ran while we watched, however short it was."""
     recorder = a_recorder(backlog_before=at(100))

@@ -73,9 +73,28 @@ def test_a_time_is_read_in_any_shape_and_is_utc(
     assert moment is None or moment.tzinfo is UTC
 
 
-@given(st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-7))])))
+@pytest.mark.parametrize("stamp", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+def test_a_time_that_no_batch_can_have_is_none(stamp: str) -> None:
+    """Go writes null as the year 1; arithmetic with either would break a whole watch."""
+    page = read_page(
+        b'{"items": [{"id": "a", "status": "RUNNING", "created_at": "%b"},'
+        b' {"id": "b", "status": "RUNNING", "created_at": "2026-11-24T08:00:00Z"}]}'
+        % stamp.encode()
+    )
+
+    assert read_moment(stamp) is None
+    assert datetime(2026, 11, 24, 8, tzinfo=UTC) == page.newest()
+
+
+@given(
+    st.datetimes(
+        min_value=datetime(1970, 1, 2),  # noqa: DTZ001  # the zone comes from the strategy
+        max_value=datetime(2199, 12, 30),  # noqa: DTZ001  # likewise
+        timezones=st.sampled_from([UTC, timezone(timedelta(hours=-7))]),
+    )
+)
 def test_a_time_as_python_or_pydantic_writes_it_comes_back(moment: datetime) -> None:
-    """Within the years that UTC can hold."""
+    """Within the years that a batch can be from."""
     try:
         expected = moment.astimezone(UTC)
     except OverflowError:

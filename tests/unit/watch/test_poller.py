@@ -187,6 +187,22 @@ async def test_a_batch_that_answers_404_has_vanished_after_several(stand: Standi
         assert [] == await at.batches.unseen(at.watch.name, seen=[])
 
 
+async def test_a_batch_that_ends_and_is_gone_does_not_spin(stand: Standing) -> None:
+    """A 404 for its results is asked again with backoff, and its end is told."""
+    clock = LeapClock()
+    async with Simulator(clock=clock) as sim, stand(sim, clock) as at:
+        await at.polls()
+        batch = sim.world.plant(a_life(*LIFE, files=FILES))
+        await at.polls(every=0)
+        clock.advance(70)
+        await at.poller.discover()
+        sim.world.vanish(batch)
+        await at.polls(12, every=10)
+
+        assert ["batch.pending", "batch.completed"] == await at.told_types()
+        assert 30 > sim.requests["GET /api/v2/batches/{id}"]
+
+
 async def test_rows_that_become_visible_late_are_found(stand: Standing) -> None:
     """The windows overlap by more than upstream takes to show a row."""
     clock = LeapClock()
