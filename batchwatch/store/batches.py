@@ -17,6 +17,7 @@ from batchwatch.domain.batch import (
     WatchName,
 )
 from batchwatch.domain.refresh import Share
+from batchwatch.store.engine import unbroken
 from batchwatch.store.schema import batches, file_outcomes, transitions
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class Batches:
             )
             return {BatchId(one) for one in found}
 
+    @unbroken
     async def change(
         self,
         watch: WatchName,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import functools
 import os
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
@@ -18,10 +19,13 @@ from batchwatch.store import schema
 from batchwatch.store.errors import SchemaTooNew, StoreInUse, StoreUnusable, translate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from sqlalchemy.dialects import postgresql, sqlite
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _BUSY_TIMEOUT: Final = 5_000  # ms to wait for another process, such as a backup
 
@@ -37,6 +41,33 @@ _PRAGMAS: Final = (
     "PRAGMA temp_store = MEMORY",
     "PRAGMA cache_size = -8192",  # KiB for each connection
 )
+
+
+def unbroken(
+    method: Callable[P, Coroutine[Any, Any, T]],
+) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Make a method that writes end its transaction even if its caller is cancelled.
+
+    The driver works in a thread of its own. A caller that is cancelled while
+    BEGIN or COMMIT is under way there would leave the transaction open, and
+    with it the whole store locked. So it waits for the end, and is cancelled
+    then.
+    """
+
+    @functools.wraps(method)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        writing = asyncio.ensure_future(method(*args, **kwargs))
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            while not writing.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([writing])
+            if not writing.cancelled():
+                writing.exception()  # looked at, or asyncio would complain of it
+            raise
+
+    return run
 
 
 class Database:
@@ -102,18 +133,21 @@ class Database:
         try:
             async with self._engine.connect() as connection:
                 yield connection
-        except DBAPIError as error:
+        except (DBAPIError, sa.exc.TimeoutError) as error:
             raise translate(error, self.where) from error
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction: committed at the end, or rolled back and nothing of it written."""
+        """A transaction: committed at the end, or rolled back and nothing of it written.
+
+        To be used in methods that are :func:`unbroken`.
+        """
         try:
             async with self._writer, self._engine.connect() as connection:
                 await connection.execution_options(writes=True)
                 async with connection.begin():
                     yield connection
-        except DBAPIError as error:
+        except (DBAPIError, sa.exc.TimeoutError) as error:
             raise translate(error, self.where) from error
 
     # What differs between the two databases stands below, and only there.
@@ -129,7 +163,7 @@ class Database:
                 for pragma in ("PRAGMA optimize", "PRAGMA wal_checkpoint(TRUNCATE)"):
                     cursor = await raw.driver_connection.execute(pragma)  # type: ignore[union-attr]  # aiosqlite's
                     await cursor.close()
-        except DBAPIError as error:
+        except (DBAPIError, sa.exc.TimeoutError) as error:
             raise translate(error, self.where) from error
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:

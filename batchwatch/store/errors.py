@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import TimeoutError  # noqa: A004  # the pool's
+
 if TYPE_CHECKING:
     from sqlalchemy.exc import DBAPIError
 
@@ -52,8 +54,10 @@ _BY_MESSAGE: tuple[tuple[str, type[StoreError], str], ...] = (
 )
 
 
-def translate(error: DBAPIError, where: str) -> StoreError:
+def translate(error: DBAPIError | TimeoutError, where: str) -> StoreError:
     """The database driver's ``error`` as one of ours, naming ``where`` and what to do."""
+    if isinstance(error, TimeoutError):
+        return StoreBusy(f"{where}: no connection became free: is its disk very slow?")
     said = str(error.orig)
     for fragment, kind, remedy in _BY_MESSAGE:
         if fragment in said.lower():

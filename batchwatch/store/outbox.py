@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from batchwatch.domain.batch import BatchId, EndpointName, EventId
 from batchwatch.domain.delivery import Claimed, DeliveryId, State
+from batchwatch.store.engine import unbroken
 from batchwatch.store.schema import OPEN, attempts, deliveries, events, to_micros
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Outbox:
         for endpoint in {name for event in new for name in self._router.endpoints_for(event)}:
             self._signals[endpoint].set()
 
+    @unbroken
     async def claim(
         self, endpoint: EndpointName, *, limit: int, lease: timedelta = LEASE, now: datetime
     ) -> list[Claimed]:
@@ -107,6 +109,7 @@ class Outbox:
             for row in found
         ]
 
+    @unbroken
     async def settle(self, settled: Collection[Settled], *, now: datetime) -> None:
         """Write what became of tried deliveries, with their attempts; let the next in line go."""
         states = [
@@ -146,6 +149,7 @@ class Outbox:
         for one in settled:
             self._signals[one.delivery.endpoint].set()
 
+    @unbroken
     async def give_back(self, delivery_id: DeliveryId, *, due_at: datetime) -> None:
         """Undo the claim of a delivery that was not tried; it is due again at ``due_at``."""
         query = (
@@ -156,6 +160,7 @@ class Outbox:
         async with self._database.write() as connection:
             await connection.execute(query)
 
+    @unbroken
     async def release(
         self, *, now: datetime | None = None, held: Collection[DeliveryId] = ()
     ) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import sqlalchemy as sa
 
 from batchwatch.domain.watch import WatchState
+from batchwatch.store.engine import unbroken
 from batchwatch.store.schema import coverage, watches
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Watches:
         self._database = database
         self._outbox = outbox
 
+    @unbroken
     async def begin(self, name: WatchName, *, now: datetime) -> WatchState:
         """The state of the watch; a new one begins ``now``."""
         async with self._database.write() as connection:
@@ -45,6 +47,7 @@ class Watches:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else WatchState(**row._mapping)
 
+    @unbroken
     async def passed(
         self,
         name: WatchName,
@@ -88,6 +91,7 @@ class Watches:
         self._outbox.committed([recovered] if recovered else ())
         return state
 
+    @unbroken
     async def failed(self, name: WatchName, reason: str, *, now: datetime) -> WatchState:
         """Note a pass that upstream did not let through."""
         async with self._database.write() as connection:

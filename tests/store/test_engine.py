@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import sqlite3
 import sys
@@ -14,6 +15,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from batchwatch.domain.batch import WatchName
 from batchwatch.store import Database, StoreError
 from batchwatch.store.errors import SchemaTooNew, StoreBusy, StoreFull, StoreInUse, StoreUnusable
 from batchwatch.store.migrations import scripts, upgrade
@@ -193,3 +195,20 @@ async def test_foreign_keys_hold_and_commits_are_synced(store_url: str) -> None:
     await database.close()
 
     assert ["wal", 2, 1] == asked
+
+
+async def test_a_writer_that_is_cancelled_leaves_nothing_locked(store_url: str) -> None:
+    """At whatever moment: its transaction ends, and the next one can begin."""
+    dice = random.Random(1)
+    database = await Database.open(store_url)
+    watches = over(database).watches
+    for number in range(60):
+        writing = asyncio.create_task(watches.begin(WatchName(f"watch-{number}"), now=at(0)))
+        for _ in range(dice.randint(0, 40)):
+            await asyncio.sleep(0)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+
+        async with asyncio.timeout(4):  # less than the database waits for a lock
+            await watches.begin(WATCH, now=at(0))
+    await database.close()
