@@ -140,10 +140,8 @@ async def _troubles(watchers: Sequence[Watcher], views: Views) -> dict[str, str]
     except StoreError as error:
         found["store"] = str(error)
     for watcher in watchers:
-        if watcher.trouble is not None:
-            found[f"watch {watcher.watch.name}"] = watcher.trouble
-        elif watcher.last_good is None:
-            found[f"watch {watcher.watch.name}"] = "its first poll is not done yet"
+        if troubles := watcher.troubles():
+            found[f"watch {watcher.watch.name}"] = "; ".join(troubles)
     return found
 
 

@@ -42,7 +42,7 @@ class Metrics:
 
         self.requests = counter(
             "upstream_requests_total",
-            "Requests to LlamaCloud, retries included, by outcome: a status class or an error.",
+            "Requests to LlamaCloud, retries included, by outcome: ok, or the kind of error.",
             "watch",
             "outcome",
         )

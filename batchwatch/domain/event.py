@@ -84,7 +84,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     BATCH_UNKNOWN: "It has a status that this version has no name for; see `data.batch.status`.",
     BATCH_VANISHED: "It was active, and LlamaCloud answers 404 for it, several times in a row.",
     WATCH_FAILING: "LlamaCloud cannot be watched: an outage, or a key that is refused.",
-    WATCH_RECOVERED: "It can be watched again; what happened meanwhile is told after this.",
+    WATCH_RECOVERED: "It can be watched again; what happened meanwhile is told as it is found.",
 }
 
 ITEMS_LIMIT: Final = 200  # result items carried in an event; the rest is behind its link

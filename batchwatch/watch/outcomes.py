@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from batchwatch.llamacloud.errors import CloudError, NotFound, is_systemic
+from batchwatch.llamacloud.errors import CloudError, Denied, NotFound, is_systemic
 from batchwatch.log import get_logger
 
 if TYPE_CHECKING:
@@ -34,6 +34,15 @@ class Fetched:
     def count(self) -> int:
         """How many were answered, one way or the other."""
         return len(self.seen) + len(self.missing) + len(self.failed)
+
+
+def befalls_all(error: CloudError) -> bool:
+    """Whether the other batches need not be asked for either.
+
+    A refusal may be for this batch alone: a listing with the same key has
+    just gone well, and is what notices a key that is revoked.
+    """
+    return is_systemic(error) and not isinstance(error, Denied)
 
 
 class _Round:
@@ -67,7 +76,7 @@ class _Round:
             self.fetched.missing.append(batch_id)
         except CloudError as error:
             self.fetched.failed[batch_id] = error
-            if is_systemic(error):
+            if befalls_all(error):
                 self._outage = error
 
 

@@ -1,4 +1,4 @@
-"""One pass of one watch: discover, complete, refresh, and have what was seen recorded."""
+"""One pass of one watch: discover, refresh, complete, and have what was seen recorded."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from batchwatch.domain.reconcile import Oddity
 from batchwatch.domain.refresh import plan_refresh
 from batchwatch.llamacloud.budget import Priority
 from batchwatch.llamacloud.client import PAGE_SIZE
-from batchwatch.llamacloud.errors import PagingLoop, is_systemic
+from batchwatch.llamacloud.errors import CloudError, PagingLoop, is_systemic
 from batchwatch.log import get_logger
-from batchwatch.watch.outcomes import CHUNK, Fetched, fetch
+from batchwatch.watch.outcomes import CHUNK, Fetched, befalls_all, fetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -182,8 +182,11 @@ class Poller:
                 async with aclosing(pages):
                     async for page in pages:
                         await self._take(page, this)
-            except PagingLoop:
-                continue  # what it did not show is fetched singly
+            except CloudError as error:
+                if is_systemic(error):
+                    raise
+                # What it did not show is fetched singly: more requests, and nothing is missed.
+                log.warning("sweep.failed", watch=self.watch.name, reason=str(error))
 
     async def complete(self) -> None:
         """Ask for the results that are due; the terminal events wait for them.
@@ -282,7 +285,7 @@ class Poller:
             )
             batch_id, error = next(iter(fetched.failed.items()))
             for one in fetched.failed.values():
-                if is_systemic(one):
+                if befalls_all(one):
                     raise one
             log.warning(
                 "batch.unreadable",

@@ -68,7 +68,7 @@ class Upkeep:
             log.warning("deliveries.released", count=released)
 
     async def gauges(self, endpoints: Collection[str]) -> None:
-        """Count what is owed, and say when something waits for an endpoint that is gone."""
+        """Count what is owed, by endpoint."""
         now = self._clock.now()
         depths = await self._views.outbox()
         for endpoint in endpoints:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 log = get_logger()
 
 SHORTEST: Final = 0.1  # seconds between two looks at what is due
+STALE: Final = 300.0  # seconds without a good pass, or ten intervals: no longer well
 RETRY: Final = 5.0  # seconds until a store that failed is asked again
 
 
@@ -43,6 +44,7 @@ class Watcher:
         self._refreshing: asyncio.Task[None] | None = None
         self.last_good: float | None = None  # monotonic, when the last whole pass ended
         self.trouble: str | None = None  # why the last pass failed, if it did
+        self._ailing: dict[str, str] = {}  # why the work beside discovery failed, if it did
 
     async def run(self, stop: asyncio.Event) -> None:
         """Pass after pass until ``stop``; may be cancelled at any moment, all is in the store."""
@@ -54,6 +56,16 @@ class Watcher:
             completing.cancel()
             if self._refreshing is not None:
                 self._refreshing.cancel()
+
+    def troubles(self) -> list[str]:
+        """Why this watch is not well, if it is not."""
+        found = [*filter(None, [self.trouble]), *self._ailing.values()]
+        if self.last_good is None:
+            return found or ["its first poll is not done yet"]
+        age = self._clock.monotonic() - self.last_good
+        if not found and age > max(STALE, 10 * self.watch.interval):
+            found.append(f"its last good poll was {age:.0f} s ago")
+        return found
 
     async def _pass(self, group: asyncio.TaskGroup) -> float:
         """Make a pass; seconds until the next one, whatever became of this one."""
@@ -92,11 +104,13 @@ class Watcher:
         try:
             await work
         except (CloudError, StoreError) as error:
-            # Discovery meets the same trouble, if it is upstream's, and raises the alarm.
+            self._ailing[what] = f"{what}: {error}"
             log.warning("work.failed", work=what, watch=self.watch.name, reason=str(error))
         except Exception:
+            self._ailing[what] = f"{what}: a bug in batchwatch; its log has the traceback"
             log.exception("work.broke", work=what, watch=self.watch.name)
         else:
+            self._ailing.pop(what, None)
             return True
         return False
 

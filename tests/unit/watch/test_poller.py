@@ -287,3 +287,21 @@ async def test_a_hostile_upstream_is_told_as_it_was(stand: Standing, seed: int) 
         assert all(status in rest for status in statuses), (statuses, truth[batch_id])
         assert truth[batch_id][-1] == statuses[-1]
         assert list(range(1, len(statuses) + 1)) == numbers[batch_id]
+
+
+async def test_one_batch_that_is_refused_stops_no_other(stand: Standing) -> None:
+    """A 403 for one is not a revoked key, which the listing would have met."""
+    clock = LeapClock()
+    async with Simulator(clock=clock) as sim, stand(sim, clock) as at:
+        old = [sim.world.plant(a_life(*LIFE, files=FILES)) for _ in range(2)]
+        await at.polls(every=0)
+        clock.advance(12 * 3600)
+        sim.world.plant(a_life(("PENDING", 0), ("COMPLETED", 1e9)))
+        refused = Switch(
+            kind="status", status=403, probability=1, path=f"/api/v2/batches/{old[0].id}"
+        )
+        sim.faults.switch_on(refused)
+        await at.polls(3)
+        told = {e["data"]["batch"]["id"] for e in await at.told() if e["type"] == "batch.completed"}
+
+    assert {old[1].id} == told
