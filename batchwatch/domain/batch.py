@@ -109,6 +109,7 @@ class Batch:
     configuration_id: str | None = None
     lasted: Mapping[str, float] = field(default_factory=dict)  # seconds in each status left behind
     misses: int = 0  # 404s in a row, while it should exist
+    missed_at: datetime | None = None  # the first of these
     vanished_at: datetime | None = None
     last_event_id: EventId | None = None
     results: Results | None = None  # None: not terminal, or part of the baseline

@@ -15,6 +15,7 @@ BACKOFF_CEILING: Final = 120.0  # seconds between tries of an upstream that fail
 RESULTS_PATIENCE: Final = timedelta(seconds=30)  # how long an event waits for the results
 RESULTS_ASKS: Final = 100  # tries until missing results are given up: some twelve hours
 MISSES_TO_VANISH: Final = 3
+MISSED_TO_VANISH: Final = timedelta(minutes=10)  # and for so long: longer than most slips last
 FAILURES_TO_ALARM: Final = 3
 
 

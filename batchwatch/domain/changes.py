@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from batchwatch.domain.batch import COMPLETED, Batch, BatchId, FileOutcome, Results, Transition
 from batchwatch.domain.cadence import (
+    MISSED_TO_VANISH,
     MISSES_TO_VANISH,
     RESULTS_ASKS,
     RESULTS_PATIENCE,
@@ -81,10 +82,11 @@ class Recorder:
         return changes
 
     def miss(self, known: Mapping[BatchId, Batch], *, now: datetime) -> Changes:
-        """Note a 404 for each of ``known``; after several in a row it has vanished.
+        """Note a 404 for each of ``known``; after several, for some minutes, it has vanished.
 
         One 404 proves little: a key that was just changed, a replica that
-        lags. So several passes in a row must say it.
+        lags, a gateway without its routes. So several passes in a row must
+        say it, and for a while: what has vanished is not asked for again.
         """
         changes = Changes()
         for batch in known.values():
@@ -94,8 +96,9 @@ class Recorder:
                 continue
             if not batch.is_active:
                 continue
-            missed = replace(batch, misses=batch.misses + 1)
-            if missed.misses >= MISSES_TO_VANISH:
+            missed = replace(batch, misses=batch.misses + 1, missed_at=batch.missed_at or now)
+            lost_for = now - (missed.missed_at or now)
+            if missed.misses >= MISSES_TO_VANISH and lost_for >= MISSED_TO_VANISH:
                 # Without its fingerprint it is news again, should it come back as it was.
                 missed = replace(missed, vanished_at=now, fingerprint="")
                 missed = self._tell(missed, BATCH_VANISHED, changes, occurred_at=now)

@@ -107,7 +107,7 @@ def _seen_again(known: Batch, seen: Observation) -> Batch:
     """``known`` with what the same or a newer answer adds, and back if it had vanished."""
     if known.updated_at and seen.updated_at and seen.updated_at < known.updated_at:
         # An older answer tells nothing new of its time, but it does tell that the batch exists.
-        return replace(known, misses=0, vanished_at=None)
+        return replace(known, misses=0, missed_at=None, vanished_at=None)
     return replace(
         known,
         fingerprint=seen.fingerprint,
@@ -118,6 +118,7 @@ def _seen_again(known: Batch, seen: Observation) -> Batch:
         job_type=known.job_type or seen.job_type,
         configuration_id=known.configuration_id or seen.configuration_id,
         misses=0,
+        missed_at=None,
         vanished_at=None,
     )
 

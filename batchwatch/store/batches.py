@@ -47,6 +47,7 @@ class Batches:
                 of_the_watch,
                 batches.c.id == pairs.c.key,
                 batches.c.fingerprint == pairs.c.value,
+                batches.c.misses == 0,  # else it is news that it is there
             )
         )
         # Lists of ids are always subqueries: joined, SQLite may choose to scan them for each batch.
@@ -240,6 +241,7 @@ def _batch(row: sa.Row[Any]) -> Batch:
         configuration_id=row.configuration_id,
         lasted=msgspec.json.decode(row.lasted),
         misses=row.misses,
+        missed_at=row.missed_at,
         vanished_at=row.vanished_at,
         last_event_id=None if row.last_event_id is None else EventId(row.last_event_id),
         results=None if row.results is None else Results(row.results),
@@ -267,6 +269,7 @@ def _row(batch: Batch) -> dict[str, Any]:
         "configuration_id": batch.configuration_id,
         "lasted": msgspec.json.encode(batch.lasted).decode(),
         "misses": batch.misses,
+        "missed_at": batch.missed_at,
         "vanished_at": batch.vanished_at,
         "last_event_id": batch.last_event_id,
         "results": None if batch.results is None else batch.results.value,

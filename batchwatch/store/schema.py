@@ -109,6 +109,7 @@ batches: Final = sa.Table(
     sa.Column("changed_at", Moment, nullable=False),
     sa.Column("lasted", sa.Text, nullable=False),  # JSON: seconds by status
     sa.Column("misses", sa.Integer, nullable=False),
+    sa.Column("missed_at", Moment),
     sa.Column("vanished_at", Moment),
     sa.Column("last_event_id", sa.Text),
     sa.Column("results", sa.Text),

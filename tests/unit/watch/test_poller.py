@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchwatch.domain.cadence import MISSES_TO_VANISH
+from batchwatch.domain.cadence import MISSED_TO_VANISH, MISSES_TO_VANISH
 from batchwatch.llamacloud.errors import CloudError, Denied, PagingLoop
 from batchwatch.simulator import FileLife, JobLife, Simulator, Step, Switch, a_life
 from batchwatch.simulator.history import history
@@ -179,9 +179,9 @@ async def test_a_batch_that_answers_404_has_vanished_after_several(stand: Standi
         await at.polls()
         await at.told()
         sim.world.vanish(batch)
-        await at.polls(MISSES_TO_VANISH - 1)
+        await at.polls(MISSES_TO_VANISH + 2)
         assert [] == await at.told()
-        await at.polls(3)
+        await at.polls(3, every=MISSED_TO_VANISH.total_seconds())
 
         assert ["batch.vanished"] == await at.told_types()
         assert [] == await at.batches.unseen(at.watch.name, seen=[])

@@ -73,6 +73,7 @@ def upgrade() -> None:
         sa.Column("changed_at", MOMENT, nullable=False),
         sa.Column("lasted", sa.Text(), nullable=False),
         sa.Column("misses", sa.Integer(), nullable=False),
+        sa.Column("missed_at", MOMENT, nullable=True),
         sa.Column("vanished_at", MOMENT, nullable=True),
         sa.Column("last_event_id", sa.Text(), nullable=True),
         sa.Column("results", sa.Text(), nullable=True),
