@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 # Where rich is installed, structlog imports it for tracebacks in colour: 40 ms and 6 MB that no
 # daemon needs. It looks for it only while it is imported itself.
@@ -27,6 +28,27 @@ def get_logger() -> FilteringBoundLogger:
     """A logger; events are ``noun.verb_past``, one for each unit of work."""
     logger: FilteringBoundLogger = structlog.get_logger()
     return logger
+
+
+class _Unbroken:
+    """A stream that may fail to write, and must not take the daemon with it.
+
+    Logs often lie on the disk that has just become full; what cannot be
+    logged is lost, and what is owed must not be.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):  # the latter for a stream that was closed
+            return 0
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def configure(*, style: Style = "auto", level: str = "info", stream: TextIO | None = None) -> None:
@@ -58,10 +80,10 @@ def configure(*, style: Style = "auto", level: str = "info", stream: TextIO | No
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Unbroken(stream))),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(stream)
+    handler = logging.StreamHandler(_Unbroken(stream))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_foreign(renderer))
     )

@@ -19,6 +19,8 @@ from batchwatch.domain.batch import (
 )
 from batchwatch.domain.changes import Changes
 from batchwatch.domain.refresh import Share
+from batchwatch.store import Outbox
+from batchwatch.store.errors import StoreFull
 from tests.store.conftest import HOOK, Store
 from tests.support.builders import WATCH, a_sighting, at
 
@@ -79,6 +81,25 @@ async def test_everything_of_a_change_is_written_or_nothing(store: Store) -> Non
     assert [] == await store.views.batches()
     assert [] == await store.outbox.claim(HOOK, limit=9, now=at(9))
     await store.see(seen)
+    assert 1 == len(await store.outbox.claim(HOOK, limit=9, now=at(9)))
+
+
+@pytest.mark.parametrize("step", ["enqueue", "_move_up"])
+async def test_a_change_whose_deliveries_cannot_be_written_did_not_happen(
+    store: Store, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is owed stands in the transaction of what caused it, to its last statement."""
+
+    async def break_off(*_args: object, **_more: object) -> None:
+        raise StoreFull("no room")
+
+    monkeypatch.setattr(Outbox, step, break_off)
+    with pytest.raises(StoreFull):
+        await store.see(a_sighting())
+    monkeypatch.undo()
+
+    assert [] == await store.views.batches()
+    await store.see(a_sighting())
     assert 1 == len(await store.outbox.claim(HOOK, limit=9, now=at(9)))
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import sqlalchemy as sa
 
 from batchwatch.domain.cadence import FAILURES_TO_ALARM
 from batchwatch.domain.delivery import Attempt, Claimed, Settled, State
+from batchwatch.store import Outbox
+from batchwatch.store.errors import StoreFull
 from batchwatch.store.schema import coverage
 from tests.store.conftest import HOOK, Store
 from tests.support.builders import WATCH, at
@@ -57,6 +60,25 @@ async def test_one_outage_is_one_alarm_and_one_all_clear(store: Store) -> None:
         told += [one.type for one in claimed]
         await store.outbox.settle([_done(one) for one in claimed], now=at(99))
     assert ["watch.failing", "watch.recovered"] == told
+
+
+async def test_an_alarm_that_cannot_be_written_was_not_raised(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state of the watch and the event about it are one transaction."""
+
+    async def break_off(*_args: object, **_more: object) -> None:
+        raise StoreFull("no room")
+
+    for second in range(FAILURES_TO_ALARM - 1):
+        await store.watches.failed(WATCH, "HTTP 503", now=at(second))
+    monkeypatch.setattr(Outbox, "_move_up", break_off)
+    with pytest.raises(StoreFull):
+        await store.watches.failed(WATCH, "HTTP 503", now=at(60))
+    monkeypatch.undo()
+    await store.watches.failed(WATCH, "HTTP 503", now=at(61))
+
+    assert 1 == len(await store.outbox.claim(HOOK, limit=9, now=at(99)))
 
 
 def _done(claimed: Claimed) -> Settled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import logging
@@ -256,3 +257,22 @@ async def test_no_secret_is_in_the_log_of_a_daemon_on_a_bad_day(
         assert secret not in text
     if style == "json":
         assert all({"at", "level", "event"} <= line.keys() for line in lines_of(stream))
+
+
+class FullDisk(io.StringIO):
+    """A stream as it is when there is no room."""
+
+    def write(self, _text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_a_log_that_cannot_be_written_ends_nothing(style: Style) -> None:
+    """It often lies on the disk that is full; the work is worth more than its words."""
+    configure(style=style, level="debug", stream=FullDisk())
+
+    get_logger().error("store.failed", reason="full")
+    logging.getLogger("aiohttp").error("likewise")
