@@ -79,12 +79,13 @@ class Dispatcher:
         await self._room.wait()
 
     async def _write(self) -> None:
+        size = GROUP
         while self._settled or not self._lanes_ended:
             if not self._settled:
                 self._something.clear()
                 await self._something.wait()
                 continue
-            group = self._settled[:GROUP]
+            group = self._settled[:size]
             try:
                 await self.outbox.settle(group, now=self.clock.now())
             except StoreError as error:
@@ -92,6 +93,13 @@ class Dispatcher:
                 log.error("deliveries.unwritten", count=len(self._settled), reason=str(error))
                 await self.clock.sleep(STORE_PAUSE)
                 continue
+            except Exception:
+                # A bug, over one of them: it must not keep the others from being written.
+                if len(group) > 1:
+                    size = 1
+                    continue
+                log.exception("delivery.unwritable", delivery_id=group[0].delivery.id)
+            size = GROUP if size == GROUP else min(GROUP, size * 2)
             del self._settled[: len(group)]
             self.held.difference_update(one.delivery.id for one in group)
             if len(self._settled) < UNWRITTEN_LIMIT:
@@ -159,6 +167,9 @@ class _Lane:
         except StoreError as error:
             log.error("claim.failed", endpoint=self.endpoint.name, reason=str(error))
             return STORE_PAUSE
+        except Exception:
+            log.exception("claim.broke", endpoint=self.endpoint.name)
+            return RECHECK
         self._at_hand += len(page)
         for delivery in page:
             self._dispatcher.held.add(delivery.id)

@@ -113,6 +113,18 @@ class Recorder:
                 changes.batches[batch.id] = self._wait_on(batch, changes, now)
         return changes
 
+    def overdue(self, known: Mapping[BatchId, Batch], *, now: datetime) -> Changes:
+        """Tell the ends that have waited long enough for results, asked for or not.
+
+        When the request budget is short, it may take long until they are.
+        """
+        changes = Changes()
+        for batch in known.values():
+            if batch.results is Results.AWAITED and now >= batch.changed_at + RESULTS_PATIENCE:
+                told = self._tell_end(replace(batch, results=Results.PENDING), changes, None)
+                changes.batches[batch.id] = told
+        return changes
+
     def _announce(self, batch: Batch, changes: Changes, now: datetime) -> Batch:
         """Tell of a new status, or hold that back until the results are there."""
         if batch.revision == 1:

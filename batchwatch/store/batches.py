@@ -164,6 +164,17 @@ class Batches:
         async with self._database.read() as connection:
             return [BatchId(one) for one in await connection.scalars(query)]
 
+    async def overdue(self, watch: WatchName, *, ended_before: datetime) -> list[BatchId]:
+        """Terminal batches whose end is untold, because their results are still awaited."""
+        query = sa.select(batches.c.id).where(
+            batches.c.watch == watch,
+            batches.c.results_due_at.is_not(None),
+            batches.c.results == Results.AWAITED.value,
+            batches.c.changed_at <= ended_before,
+        )
+        async with self._database.read() as connection:
+            return [BatchId(one) for one in await connection.scalars(query)]
+
     async def next_results_due(self, watch: WatchName) -> datetime | None:
         """When the next results are due to be asked for, if any are missing."""
         query = sa.select(sa.func.min(batches.c.results_due_at)).where(

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from batchwatch.domain.batch import NON_TERMINAL, TERMINAL, BatchId
-from batchwatch.domain.cadence import window_start
+from batchwatch.domain.cadence import RESULTS_PATIENCE, window_start
 from batchwatch.domain.changes import Recorder
 from batchwatch.domain.reconcile import Oddity
 from batchwatch.domain.refresh import plan_refresh
@@ -112,6 +112,7 @@ class Poller:
         begun_at = self._clock.now()
         asked = self.cloud.requests
         self._state = self._state or await self._watches.state(self.watch.name)
+        await self._tell_overdue()
         this = Pass(self._window_start(begun_at))
         pages = self.cloud.list_batches(
             created_on_or_after=this.window_start, priority=Priority.DISCOVER
@@ -127,6 +128,15 @@ class Poller:
         await self._count_active(this)
         this.requests = self.cloud.requests - asked
         return this
+
+    async def _tell_overdue(self) -> None:
+        now = self._clock.now()
+        ids = await self._batches.overdue(self.watch.name, ended_before=now - RESULTS_PATIENCE)
+        if ids:
+            recorder = self._recorder()
+            await self._batches.change(
+                self.watch.name, ids, lambda known: recorder.overdue(known, now=now), now=now
+            )
 
     async def _close(self, this: Pass, begun_at: datetime) -> None:
         """Remember that the window was listed to its end.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -254,3 +254,24 @@ async def test_a_clock_that_is_set_forward_delays_nothing(store: Store, clock: M
 
     assert module.RECHECK == pause
     assert [1, 2] == [one.attempt for one in desk.sent]
+
+
+async def test_a_result_that_cannot_be_written_keeps_no_other_from_it(
+    store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug over one acknowledgement; it comes back when its lease is over."""
+    await store.see("bat-1", "bat-2", "bat-3")
+    settle = type(store.outbox).settle
+
+    async def picky(self: Any, settled: Any, *, now: Any) -> None:
+        if any(one.delivery.batch_id == "bat-2" for one in settled):
+            raise UnicodeError("bat-2")
+        await settle(self, settled, now=now)
+
+    monkeypatch.setattr(type(store.outbox), "settle", picky)
+    with capture_logs() as logs:
+        async with dispatching(store, clock, Desk()):
+            await store.outbox.until_written(2)
+
+    assert ["delivered", "delivered", "in_flight"] == sorted(await store.states())
+    assert ["delivery.unwritable"] == [one["event"] for one in logs if one["log_level"] == "error"]

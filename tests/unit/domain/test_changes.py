@@ -91,6 +91,19 @@ def test_a_result_that_cannot_be_fetched_is_waited_for_like_a_missing_one() -> N
     assert ["batch.completed"] == types(changes)
 
 
+def test_an_end_is_told_in_time_whether_its_results_were_asked_for_or_not() -> None:
+    """With a short budget that may take long; the promise is half a minute."""
+    batch = a_batch(COMPLETED, results=Results.AWAITED, results_due_at=at(0))
+    patience = RESULTS_PATIENCE.total_seconds()
+
+    early = a_recorder().overdue({BAT: batch}, now=at(patience - 1))
+    late = a_recorder().overdue({BAT: batch}, now=at(patience))
+    again = a_recorder().overdue(late.batches, now=at(patience + 1))
+
+    assert [[], ["batch.completed"], []] == [types(early), types(late), types(again)]
+    assert batch.results_due_at == late.batches[BAT].results_due_at  # still to be asked for
+
+
 def test_results_that_never_come_are_given_up() -> None:
     """One request each ten minutes for ever would be waste."""
     batch = a_batch(COMPLETED, results=Results.PENDING, results_asks=RESULTS_ASKS - 1)

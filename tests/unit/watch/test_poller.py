@@ -155,6 +155,24 @@ async def test_missing_results_are_waited_for_and_then_told_as_pending(stand: St
     assert ("complete", 3) == (shown["results"], len(shown["files"]))
 
 
+async def test_an_end_is_told_though_nobody_came_to_ask_for_its_results(stand: Standing) -> None:
+    """Discovery goes on at its pace, and tells what has waited long enough."""
+    clock = LeapClock()
+    async with Simulator(clock=clock) as sim, stand(sim, clock) as at:
+        await at.polls()
+        sim.world.plant(a_life(*LIFE, files=FILES))
+        clock.advance(70)
+        await at.poller.discover()
+        clock.advance(31)
+        await at.poller.discover()
+        (told,) = await at.told()
+        await at.poller.complete()
+        (shown,) = await at.views.batches()
+
+    assert ("batch.completed", "pending") == (told["type"], told["data"]["results"]["state"])
+    assert "complete" == shown["results"]
+
+
 async def test_a_restart_goes_on_waiting_for_results(stand: Standing) -> None:
     """What is awaited stands in the store."""
     clock = LeapClock()
