@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import platform
+import signal
 import sqlite3
 import sys
 import time
@@ -37,6 +38,7 @@ BENCHMARKS: Final = {
     "idle": idle.run,
 }
 LIMIT: Final = 180.0  # seconds for one benchmark; one that hangs must not hang the others
+INTERRUPTED: Final = 130  # the exit code that shells know it by
 PLAIN_WIDTH: Final = 120  # columns, where there is no terminal to ask
 LIBRARIES: Final = ("aiohttp", "aiosqlite", "llama-cloud", "msgspec", "orjson", "sqlalchemy")
 
@@ -44,9 +46,8 @@ LIBRARIES: Final = ("aiohttp", "aiosqlite", "llama-cloud", "msgspec", "orjson", 
 def main() -> int:
     """Run the benchmarks that were asked for, and print what they found."""
     asked = _arguments()
-    log.configure(
-        style="json", level="warning"
-    )  # as the daemon, but for what it says of each batch
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no child is left behind
+    log.configure(style="json", level="warning")  # a line for each batch would be in the way
     machine = _machine()
     found: dict[str, list[Finding]] = {}
     failed: dict[str, str] = {}
@@ -54,6 +55,8 @@ def main() -> int:
         for name in asked.names or BENCHMARKS:
             try:
                 found[name] = asyncio.run(_bounded(name, progress, quick=asked.quick))
+            except KeyboardInterrupt:
+                return INTERRUPTED
             except Exception as error:  # noqa: BLE001  # at the border of one benchmark
                 failed[name] = f"{type(error).__name__}: {error}"
                 traceback.print_exc()
