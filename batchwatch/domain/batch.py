@@ -87,6 +87,7 @@ class Results(StrEnum):
     PENDING = "pending"  # the event went out without them; still asked for
     COMPLETE = "complete"  # stored, file by file
     NONE = "none"  # upstream has none: a batch that failed or was cancelled early
+    GIVEN_UP = "given_up"  # upstream never gave them, however often it was asked
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,15 @@ IDLE_FACTOR: Final = 4
 IDLE_CEILING: Final = 60.0  # seconds; an idle watch still finds a new batch within a minute
 BACKOFF_CEILING: Final = 120.0  # seconds between tries of an upstream that fails
 RESULTS_PATIENCE: Final = timedelta(seconds=30)  # how long an event waits for the results
-RESULTS_ASKS: Final = 100  # tries until missing results are given up: some twelve hours
+RESULTS_ASKS: Final = 100  # answers without results until they are given up: some 15 hours
+UNANSWERED_PAUSE: Final = timedelta(seconds=30)  # until results are asked for after an outage
 MISSES_TO_VANISH: Final = 3
 MISSED_TO_VANISH: Final = timedelta(minutes=10)  # and for so long: longer than most slips last
-FAILURES_TO_ALARM: Final = 3
+VANISHED_AGAIN: Final = timedelta(hours=1)  # between two looks at a batch that vanished
+VANISHED_FOR_GOOD: Final = timedelta(days=7)  # after that, only a listing can bring it back
+REFUSALS_TO_ALARM: Final = 3  # in a row; they do not mend themselves
+FAILING_TO_ALARM: Final = timedelta(minutes=2)  # for what may pass by itself
+FAILURES_TO_ALARM: Final = 10  # of that, however little time the wall clock says has gone by
 
 
 def window_start(cursor: datetime | None, *, started_at: datetime, lookback: timedelta) -> datetime:
@@ -63,6 +68,16 @@ def backoff(
     ceiling = max(interval, BACKOFF_CEILING)
     pause = min(ceiling, min(interval, 1.0) * 2.0 ** min(failures - 1, 16))
     return max(at_least or 0.0, pause * (0.75 + 0.5 * jitter))
+
+
+def is_alarming(failures: int, *, lasted: timedelta, may_pass: bool) -> bool:
+    """Whether so many ``failures`` in a row, the first one ``lasted`` ago, wake somebody.
+
+    A hiccup of a minute does not; a key that is refused three times does.
+    """
+    if not may_pass:
+        return failures >= REFUSALS_TO_ALARM
+    return failures >= FAILURES_TO_ALARM or (failures > 1 and lasted >= FAILING_TO_ALARM)
 
 
 def results_backoff(asks: int) -> timedelta:

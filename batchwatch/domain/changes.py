@@ -12,6 +12,7 @@ from batchwatch.domain.cadence import (
     MISSES_TO_VANISH,
     RESULTS_ASKS,
     RESULTS_PATIENCE,
+    UNANSWERED_PAUSE,
     results_backoff,
 )
 from batchwatch.domain.event import (
@@ -86,7 +87,7 @@ class Recorder:
 
         One 404 proves little: a key that was just changed, a replica that
         lags, a gateway without its routes. So several passes in a row must
-        say it, and for a while: what has vanished is not asked for again.
+        say it, and for a while: what has vanished is rarely asked for again.
         """
         changes = Changes()
         for batch in known.values():
@@ -95,6 +96,8 @@ class Recorder:
                 changes.batches[batch.id] = self._wait_on(batch, changes, now)
                 continue
             if not batch.is_active:
+                if batch.vanished_at:
+                    changes.batches[batch.id] = replace(batch, missed_at=now)
                 continue
             missed = replace(batch, misses=batch.misses + 1, missed_at=batch.missed_at or now)
             lost_for = now - (missed.missed_at or now)
@@ -105,12 +108,16 @@ class Recorder:
             changes.batches[missed.id] = missed
         return changes
 
-    def ask_again(self, known: Mapping[BatchId, Batch], *, now: datetime) -> Changes:
-        """Note for each of ``known`` that its results could not be had this time."""
+    def unanswered(self, known: Mapping[BatchId, Batch], *, outage: bool, now: datetime) -> Changes:
+        """Note for each of ``known`` that its results could not be asked for this time.
+
+        In an ``outage`` that says nothing of the batch, and does not count
+        as one of the asks after which its results are given up.
+        """
         changes = Changes()
         for batch in known.values():
             if batch.results in (Results.AWAITED, Results.PENDING):
-                changes.batches[batch.id] = self._wait_on(batch, changes, now)
+                changes.batches[batch.id] = self._wait_on(batch, changes, now, counts=not outage)
         return changes
 
     def overdue(self, known: Mapping[BatchId, Batch], *, now: datetime) -> Changes:
@@ -161,10 +168,12 @@ class Recorder:
             changes.outcomes[batch.id] = results
         return self._tell_end(batch, changes, results) if held_back else batch
 
-    def _wait_on(self, batch: Batch, changes: Changes, now: datetime) -> Batch:
+    def _wait_on(
+        self, batch: Batch, changes: Changes, now: datetime, *, counts: bool = True
+    ) -> Batch:
         """Ask again later; past the patience, send the event out without the results."""
-        asks = batch.results_asks + 1
-        due_at = now + results_backoff(asks)
+        asks = batch.results_asks + counts
+        due_at = now + (results_backoff(asks) if counts else UNANSWERED_PAUSE)
         if batch.results is Results.AWAITED:
             patience_ends = batch.changed_at + RESULTS_PATIENCE
             if now >= patience_ends:
@@ -172,7 +181,7 @@ class Recorder:
             else:
                 due_at = min(due_at, patience_ends)
         if asks >= RESULTS_ASKS:
-            return replace(batch, results=Results.NONE, results_asks=asks, results_due_at=None)
+            return replace(batch, results=Results.GIVEN_UP, results_asks=asks, results_due_at=None)
         return replace(batch, results_asks=asks, results_due_at=due_at)
 
     def _tell_end(

@@ -170,7 +170,7 @@ def batch_event(
         "previous_status": None if previous is None else str(previous),
         "previous_event_id": batch.last_event_id,
         "watch": batch.watch,
-        "observed_at": rfc3339(batch.changed_at),
+        "observed_at": rfc3339(occurred_at),
         "durations": {status: round(seconds, 3) for status, seconds in batch.lasted.items()},
         "results": results_summary(batch.results, outcomes, link=link),
     }

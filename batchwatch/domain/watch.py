@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta  # noqa: TC003  # the store reads troubles by their types
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from batchwatch.domain.cadence import FAILURES_TO_ALARM, next_cursor
+from batchwatch.domain.cadence import is_alarming, next_cursor
 from batchwatch.domain.event import WATCH_FAILING, WATCH_RECOVERED, Event, watch_event
 
 if TYPE_CHECKING:
-    from datetime import datetime, timedelta
+    from collections.abc import Mapping
 
     from batchwatch.domain.batch import WatchName
 
@@ -25,6 +27,23 @@ class Watch:
     notify_backlog: bool = False  # whether what ended before that pass is told as well
 
 
+class Work(StrEnum):
+    """What a watch does; each may fail while the others go well."""
+
+    DISCOVERY = "discovery"
+    REFRESH = "refresh"
+    RESULTS = "results"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why one kind of work fails, time after time."""
+
+    since: datetime
+    failures: int  # in a row
+    reason: str  # the last one
+
+
 @dataclass(frozen=True, slots=True)
 class WatchState:
     """What must be remembered of a watch between two passes."""
@@ -33,14 +52,8 @@ class WatchState:
     started_at: datetime  # when its first pass began, on upstream's clock
     cursor: datetime | None = None  # the largest created_at of all passes that listed every page
     baseline_done: bool = False  # whether the first pass has ended
-    failures: int = 0  # failed passes in a row
-    failing_since: datetime | None = None
-    failing_reason: str | None = None
-
-    @property
-    def is_alarmed(self) -> bool:
-        """Whether ``watch.failing`` was told and ``watch.recovered`` is owed."""
-        return self.failures >= FAILURES_TO_ALARM
+    troubles: Mapping[Work, Trouble] = field(default_factory=dict)
+    alarm: Trouble | None = None  # what `watch.failing` told of; `watch.recovered` is owed
 
     def passed(self, newest: datetime | None, *, now: datetime) -> tuple[WatchState, Event | None]:
         """After a pass that listed every page of its window.
@@ -48,40 +61,42 @@ class WatchState:
         The cursor moves here and not page by page: the order of a listing is
         not documented, so after half of one nobody knows what is missing.
         """
-        recovered = None
-        if self.is_alarmed and self.failing_since is not None:
-            recovered = watch_event(
-                self.name,
-                WATCH_RECOVERED,
-                occurred_at=now,
-                since=self.failing_since,
-                reason=self.failing_reason or "",
-            )
-        state = replace(
-            self,
-            cursor=next_cursor(self.cursor, newest, now=now),
-            baseline_done=True,
-            failures=0,
-            failing_since=None,
-            failing_reason=None,
-        )
-        return state, recovered
+        cursor = next_cursor(self.cursor, newest, now=now)
+        return replace(self, cursor=cursor, baseline_done=True).went_well(Work.DISCOVERY, now=now)
 
-    def failed(self, reason: str, *, now: datetime) -> tuple[WatchState, Event | None]:
-        """After a pass that upstream did not let through; one alarm for one outage."""
-        state = replace(
-            self,
-            failures=self.failures + 1,
-            failing_since=self.failing_since or now,
-            failing_reason=reason,
-        )
-        if self.is_alarmed or not state.is_alarmed or state.failing_since is None:
+    def went_well(self, work: Work, *, now: datetime) -> tuple[WatchState, Event | None]:
+        """After work that upstream let through; the all-clear comes when nothing fails any more."""
+        troubles = {one: trouble for one, trouble in self.troubles.items() if one is not work}
+        state = replace(self, troubles=troubles)
+        if troubles or self.alarm is None:
             return state, None
-        alarm = watch_event(
+        recovered = watch_event(
             self.name,
-            WATCH_FAILING,
+            WATCH_RECOVERED,
             occurred_at=now,
-            since=state.failing_since,
+            since=self.alarm.since,
+            reason=self.alarm.reason,
+        )
+        return replace(state, alarm=None), recovered
+
+    def failed(
+        self, work: Work, reason: str, *, now: datetime, may_pass: bool
+    ) -> tuple[WatchState, Event | None]:
+        """After work that upstream did not let through; one alarm for one outage.
+
+        ``may_pass`` is whether it may go well again without anybody's doing.
+        """
+        before = self.troubles.get(work)
+        trouble = Trouble(
+            since=before.since if before else now,
+            failures=before.failures + 1 if before else 1,
             reason=reason,
         )
-        return state, alarm
+        state = replace(self, troubles={**self.troubles, work: trouble})
+        lasted = now - trouble.since
+        if self.alarm or not is_alarming(trouble.failures, lasted=lasted, may_pass=may_pass):
+            return state, None
+        alarm = watch_event(
+            self.name, WATCH_FAILING, occurred_at=now, since=trouble.since, reason=reason
+        )
+        return replace(state, alarm=trouble), alarm

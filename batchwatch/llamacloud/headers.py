@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-LONGEST_PAUSE: Final = 3600.0  # seconds; a Retry-After beyond that is a typo of upstream's
+LONGEST_PAUSE: Final = 600.0  # seconds; to ask once in ten minutes is no storm, to be blind is bad
 _SECONDS: Final = re.compile(r"[0-9]{1,15}(\.[0-9]*)?")
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from batchwatch.store.outbox import Outbox
 
 _KEY: Final = ("watch", "id")
+# Said twice: once as the index has it, once as a value that is looked up in it.
+_ACTIVE: Final = (sa.text("active"), batches.c.active == sa.true())
 
 
 class Batches:
@@ -55,7 +57,7 @@ class Batches:
             of_the_watch, batches.c.id.in_(sa.select(database.values("ids").c.value))
         )
         unseen = batches.c.id.not_in(sa.select(database.values("seen").c.value))
-        self._unseen = sa.select(batches.c.id).where(of_the_watch, sa.text("active"), unseen)
+        self._unseen = sa.select(batches.c.id).where(of_the_watch, *_ACTIVE, unseen)
         self._shares = (
             sa.select(
                 batches.c.status,
@@ -64,7 +66,7 @@ class Batches:
                 sa.func.min(batches.c.created_at).label("oldest"),
                 sa.func.max(batches.c.created_at).label("newest"),
             )
-            .where(of_the_watch, sa.text("active"), unseen)
+            .where(of_the_watch, *_ACTIVE, unseen)
             .group_by(batches.c.status)
         )
         upsert = database.insert(batches)
@@ -116,7 +118,7 @@ class Batches:
         """How many batches are active in each status."""
         query = (
             sa.select(batches.c.status, sa.func.count())
-            .where(batches.c.watch == watch, sa.text("active"))
+            .where(batches.c.watch == watch, *_ACTIVE)
             .group_by(batches.c.status)
         )
         async with self._database.read() as connection:
@@ -146,6 +148,19 @@ class Batches:
         async with self._database.read() as connection:
             rows = await connection.scalars(self._unseen, {"watch": watch, "seen": _json(seen)})
             return [BatchId(one) for one in rows]
+
+    async def vanished(
+        self, watch: WatchName, *, since: datetime, asked_before: datetime
+    ) -> list[BatchId]:
+        """Those that vanished after ``since`` and were not asked for after ``asked_before``."""
+        query = sa.select(batches.c.id).where(
+            batches.c.watch == watch,
+            batches.c.vanished_at.is_not(None),
+            batches.c.vanished_at > since,
+            batches.c.missed_at <= asked_before,
+        )
+        async with self._database.read() as connection:
+            return [BatchId(one) for one in await connection.scalars(query)]
 
     async def awaiting_results(
         self, watch: WatchName, *, now: datetime, limit: int

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import sqlalchemy as sa
 
-from batchwatch.domain.watch import WatchState
+from batchwatch.domain.watch import Trouble, WatchState, Work
 from batchwatch.store.engine import unbroken
 from batchwatch.store.schema import coverage, watches
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from batchwatch.store.engine import Database
     from batchwatch.store.outbox import Outbox
 
-_FIELDS: Final = tuple(column.name for column in watches.columns)
+_TROUBLE: Final = msgspec.json.Decoder(Trouble)
+_TROUBLES: Final = msgspec.json.Decoder(dict[Work, Trouble])
 
 
 class Watches:
@@ -36,7 +39,7 @@ class Watches:
         async with self._database.write() as connection:
             await connection.execute(
                 self._database.insert(watches).on_conflict_do_nothing(),
-                {"name": name, "started_at": now, "baseline_done": False, "failures": 0},
+                _row(WatchState(name, started_at=now)),
             )
             return await self._state(connection, name)
 
@@ -45,7 +48,7 @@ class Watches:
         async with self._database.read() as connection:
             query = sa.select(watches).where(watches.c.name == name)
             row = (await connection.execute(query)).one_or_none()
-        return None if row is None else WatchState(**row._mapping)
+        return None if row is None else _state(row)
 
     @unbroken
     async def passed(
@@ -91,26 +94,63 @@ class Watches:
         self._outbox.committed([recovered] if recovered else ())
         return state
 
+    async def failed(
+        self, name: WatchName, work: Work, reason: str, *, now: datetime, may_pass: bool
+    ) -> WatchState:
+        """Note work that upstream did not let through."""
+        return await self._judge(
+            name, lambda state: state.failed(work, reason, now=now, may_pass=may_pass), now=now
+        )
+
+    async def went_well(self, name: WatchName, work: Work, *, now: datetime) -> WatchState:
+        """Note that work goes well again."""
+        return await self._judge(name, lambda state: state.went_well(work, now=now), now=now)
+
     @unbroken
-    async def failed(self, name: WatchName, reason: str, *, now: datetime) -> WatchState:
-        """Note a pass that upstream did not let through."""
+    async def _judge(
+        self,
+        name: WatchName,
+        judge: Callable[[WatchState], tuple[WatchState, Event | None]],
+        *,
+        now: datetime,
+    ) -> WatchState:
         async with self._database.write() as connection:
-            state, alarm = (await self._state(connection, name)).failed(reason, now=now)
-            await self._write(connection, state, alarm, now)
-        self._outbox.committed([alarm] if alarm else ())
+            state, event = judge(await self._state(connection, name))
+            await self._write(connection, state, event, now)
+        self._outbox.committed([event] if event else ())
         return state
 
     async def _state(self, connection: AsyncConnection, name: WatchName) -> WatchState:
         query = sa.select(watches).where(watches.c.name == name)
-        row = (await connection.execute(query)).one()
-        return WatchState(**row._mapping)
+        return _state((await connection.execute(query)).one())
 
     async def _write(
         self, connection: AsyncConnection, state: WatchState, event: Event | None, now: datetime
     ) -> None:
-        values = {field: getattr(state, field) for field in _FIELDS}
         await connection.execute(
-            sa.update(watches).where(watches.c.name == state.name).values(values)
+            sa.update(watches).where(watches.c.name == state.name).values(_row(state))
         )
         if event is not None:
             await self._outbox.enqueue(connection, [event], now=now)
+
+
+def _state(row: sa.Row[Any]) -> WatchState:
+    return WatchState(
+        name=row.name,
+        started_at=row.started_at,
+        cursor=row.cursor,
+        baseline_done=row.baseline_done,
+        troubles=_TROUBLES.decode(row.troubles),
+        alarm=_TROUBLE.decode(row.alarm) if row.alarm else None,
+    )
+
+
+def _row(state: WatchState) -> dict[str, Any]:
+    return {
+        "name": state.name,
+        "started_at": state.started_at,
+        "cursor": state.cursor,
+        "baseline_done": state.baseline_done,
+        "troubles": msgspec.json.encode(state.troubles).decode(),
+        "alarm": msgspec.json.encode(state.alarm).decode() if state.alarm else None,
+    }

@@ -10,7 +10,7 @@ from batchwatch.llamacloud.errors import CloudError, Denied, NotFound, is_system
 from batchwatch.log import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from batchwatch.domain.batch import BatchId, Observation
     from batchwatch.llamacloud.budget import Priority
@@ -22,6 +22,22 @@ AT_ONCE: Final = 8  # open requests
 CHUNK: Final = 40  # results to a question of the store; each may bring a thousand files
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How GETs went: how many were answered, and why one was not."""
+
+    answered: int = 0
+    error: CloudError | None = None
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.answered + other.answered, self.error or other.error)
+
+    def raise_for_none(self) -> None:
+        """Raise why, if not a single one was answered: that is no longer one bad batch."""
+        if self.error is not None and not self.answered:
+            raise self.error
+
+
 @dataclass(slots=True)
 class Fetched:
     """What GETs brought since the last time."""
@@ -31,9 +47,17 @@ class Fetched:
     failed: dict[BatchId, CloudError] = field(default_factory=dict)
 
     @property
-    def count(self) -> int:
-        """How many were answered, one way or the other."""
-        return len(self.seen) + len(self.missing) + len(self.failed)
+    def tally(self) -> Tally:
+        """The same in numbers."""
+        error = next(iter(self.failed.values()), None)
+        return Tally(len(self.seen) + len(self.missing), error)
+
+    def failures(self) -> Iterator[tuple[bool, dict[BatchId, CloudError]]]:
+        """What failed, apart: for its own sake, and in an outage (True)."""
+        for outage in (False, True):
+            failed = {one: e for one, e in self.failed.items() if befalls_all(e) is outage}
+            if failed:
+                yield outage, failed
 
 
 def befalls_all(error: CloudError) -> bool:
@@ -98,7 +122,7 @@ async def fetch(
     try:
         while True:
             working = not all(worker.done() for worker in workers)
-            if this.fetched.count:
+            if this.fetched != Fetched():
                 ready, this.fetched = this.fetched, Fetched()
                 await record(ready)
             elif working:

@@ -6,10 +6,16 @@ from collections import Counter
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from batchwatch.domain.batch import NON_TERMINAL, TERMINAL, BatchId
-from batchwatch.domain.cadence import RESULTS_PATIENCE, window_start
+from batchwatch.domain.batch import NON_TERMINAL, TERMINAL, BatchId, Results
+from batchwatch.domain.cadence import (
+    RESULTS_PATIENCE,
+    VANISHED_AGAIN,
+    VANISHED_FOR_GOOD,
+    window_start,
+)
 from batchwatch.domain.changes import Recorder
 from batchwatch.domain.reconcile import Oddity
 from batchwatch.domain.refresh import plan_refresh
@@ -17,7 +23,7 @@ from batchwatch.llamacloud.budget import Priority
 from batchwatch.llamacloud.client import PAGE_SIZE
 from batchwatch.llamacloud.errors import CloudError, PagingLoop, is_systemic
 from batchwatch.log import get_logger
-from batchwatch.watch.outcomes import CHUNK, Fetched, befalls_all, fetch
+from batchwatch.watch.outcomes import CHUNK, Fetched, Tally, fetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,7 +31,7 @@ if TYPE_CHECKING:
 
     from batchwatch.clock import Clock
     from batchwatch.domain.changes import Changes
-    from batchwatch.domain.watch import Watch, WatchState
+    from batchwatch.domain.watch import Watch, WatchState, Work
     from batchwatch.llamacloud.client import LlamaCloud
     from batchwatch.llamacloud.wire import Page
     from batchwatch.metrics import Metrics
@@ -86,6 +92,7 @@ class Poller:
         self._known: dict[str, str] = {}  # by id, fingerprints that the store is known to hold
         self._forgotten = 0  # how often GETs made fingerprints doubtful
         self._warned: set[str] = set()
+        self._unreadable: set[BatchId] = set()  # batches whose GETs fail, and that was said
 
     async def poll(self) -> Pass:
         """Discover, refresh and complete, one after the other: a whole pass.
@@ -162,21 +169,42 @@ class Poller:
         if len(self._known) > KNOWN_LIMIT:
             self._known.clear()  # it fills again with what is listed now
 
-    async def failed(self, reason: str) -> WatchState:
-        """Note a pass that upstream did not let through."""
+    async def failed(self, work: Work, reason: str, *, may_pass: bool) -> WatchState:
+        """Note work that upstream did not let through."""
         await self._begun(None)  # even the first pass ever may fail
-        self._state = await self._watches.failed(self.watch.name, reason, now=self._clock.now())
+        self._state = await self._watches.failed(
+            self.watch.name, work, reason, now=self._clock.now(), may_pass=may_pass
+        )
         return self._state
 
-    async def refresh(self, this: Pass) -> None:
-        """Look at every active batch that the pass did not show. Raises as :meth:`discover`."""
+    async def went_well(self, work: Work) -> None:
+        """Note work that goes well, if it did not before."""
+        if self._state is not None and work in self._state.troubles:
+            self._state = await self._watches.went_well(
+                self.watch.name, work, now=self._clock.now()
+            )
+
+    async def refresh(self, this: Pass) -> bool:
+        """Look at every active batch that the pass did not show.
+
+        Now and then also at those that vanished: upstream may have been wrong.
+        Always True; raises as :meth:`discover`, and where no batch could be
+        looked at.
+        """
         asked = self.cloud.requests
         if not this.has_shown_all():
             await self._sweep(this)
+        singles: list[BatchId] = []
         if not this.has_shown_all():
-            singles = await self._batches.unseen(self.watch.name, seen=this.seen)
-            await self._fetch(singles, this, priority=Priority.REFRESH)
+            singles += await self._batches.unseen(self.watch.name, seen=this.seen)
+        now = self._clock.now()
+        singles += await self._batches.vanished(
+            self.watch.name, since=now - VANISHED_FOR_GOOD, asked_before=now - VANISHED_AGAIN
+        )
+        tally = await self._fetch(singles, this, priority=Priority.REFRESH)
+        tally.raise_for_none()
         this.requests += self.cloud.requests - asked
+        return True
 
     async def _sweep(self, this: Pass) -> None:
         """List the active batches by status, where that is cheaper than a GET for each."""
@@ -198,19 +226,23 @@ class Poller:
                 # What it did not show is fetched singly: more requests, and nothing is missed.
                 log.warning("sweep.failed", watch=self.watch.name, reason=str(error))
 
-    async def complete(self) -> None:
+    async def complete(self) -> bool:
         """Ask for the results that are due; the terminal events wait for them.
 
-        Raises as :meth:`discover`.
+        Whether that shows that results can be had: not if none was due while
+        some are missing. Raises as :meth:`refresh`.
         """
         now = self._clock.now()
         name = self.watch.name
         asked: set[BatchId] = set()  # each once: what stays due for whatever reason must not spin
+        tally = Tally()
         while ids := await self._batches.awaiting_results(name, now=now, limit=CHUNK):
             if asked.issuperset(ids):
                 break
             asked.update(ids)
-            await self._fetch(ids, None, priority=Priority.COMPLETE)
+            tally += await self._fetch(ids, None, priority=Priority.COMPLETE)
+        tally.raise_for_none()
+        return bool(asked) or await self._batches.next_results_due(name) is None
 
     async def _take(self, page: Page, this: Pass) -> None:
         """Compare a page with the store, and record what is new on it."""
@@ -253,13 +285,17 @@ class Poller:
 
     async def _fetch(
         self, ids: Sequence[BatchId], this: Pass | None, *, priority: Priority
-    ) -> None:
+    ) -> Tally:
         """GET each of ``ids``, and record the answers as they come."""
+        tally = Tally()
 
         async def record(fetched: Fetched) -> None:
+            nonlocal tally
+            tally += fetched.tally
             await self._record(fetched, this)
 
         await fetch(self.cloud, ids, priority=priority, record=record)
+        return tally
 
     async def _record(self, fetched: Fetched, this: Pass | None) -> None:
         """Record what single GETs brought, the 404s and the failures among it."""
@@ -273,6 +309,7 @@ class Poller:
                 lambda known: recorder.record(known, fetched.seen, now=now),
                 now=now,
             )
+            self._unreadable.difference_update(one.id for one in fetched.seen)
             # It is no longer as a page showed it.
             self._forget(one.id for one in fetched.seen)
             self._report(changes, this)
@@ -286,24 +323,20 @@ class Poller:
             )
             for event in changes.events:
                 log.warning("batch.vanished", watch=name, batch_id=event.batch_id)
-        if fetched.failed:
-            await self._batches.change(
-                name,
-                list(fetched.failed),
-                lambda known: recorder.ask_again(known, now=now),
-                now=now,
-            )
-            batch_id, error = next(iter(fetched.failed.items()))
-            for one in fetched.failed.values():
-                if befalls_all(one):
-                    raise one
-            log.warning(
+        for outage, failed in fetched.failures():
+            unanswered = partial(recorder.unanswered, outage=outage, now=now)
+            await self._batches.change(name, list(failed), unanswered, now=now)
+            batch_id, error = next(iter(failed.items()))
+            if outage:
+                raise error
+            (log.debug if self._unreadable.issuperset(failed) else log.warning)(
                 "batch.unreadable",
                 watch=name,
                 batch_id=batch_id,
-                count=len(fetched.failed),
+                count=len(failed),
                 reason=str(error),
             )
+            self._unreadable.update(failed)
 
     def _forget(self, ids: Iterable[BatchId]) -> None:
         """Ask the store again about these when a page shows them, whatever it shows."""
@@ -359,6 +392,11 @@ class Poller:
                 self._warned.add(status)
                 log.warning(
                     "status.unknown", watch=name, batch_id=transition.batch_id, status=status
+                )
+        for batch in changes.batches.values():
+            if batch.results is Results.GIVEN_UP:
+                log.warning(
+                    "results.given_up", watch=name, batch_id=batch.id, asks=batch.results_asks
                 )
         for oddity, count in changes.oddities.items():
             self._metrics.oddities.labels(name, oddity.value).inc(count)

@@ -7,6 +7,7 @@ import random
 from typing import TYPE_CHECKING, Final
 
 from batchwatch.domain.cadence import backoff, next_poll
+from batchwatch.domain.watch import Work
 from batchwatch.llamacloud.errors import CloudError
 from batchwatch.log import get_logger
 from batchwatch.store import StoreError
@@ -24,6 +25,7 @@ log = get_logger()
 SHORTEST: Final = 0.1  # seconds between two looks at what is due
 STALE: Final = 300.0  # seconds without a good pass, or ten intervals: no longer well
 RETRY: Final = 5.0  # seconds until a store that failed is asked again
+A_BUG: Final = "a bug in batchwatch; its log has the traceback"
 
 
 class Watcher:
@@ -43,8 +45,7 @@ class Watcher:
         self._awaited = asyncio.Event()  # there may be results to ask for
         self._refreshing: asyncio.Task[None] | None = None
         self.last_good: float | None = None  # monotonic, when the last whole pass ended
-        self.trouble: str | None = None  # why the last pass failed, if it did
-        self._ailing: dict[str, str] = {}  # why the work beside discovery failed, if it did
+        self._ailing: dict[Work, str] = {}  # why work failed the last time, if it did
 
     async def run(self, stop: asyncio.Event) -> None:
         """Pass after pass until ``stop``; may be cancelled at any moment, all is in the store."""
@@ -59,7 +60,7 @@ class Watcher:
 
     def troubles(self) -> list[str]:
         """Why this watch is not well, if it is not."""
-        found = [*filter(None, [self.trouble]), *self._ailing.values()]
+        found = [f"{work}: {reason}" for work, reason in self._ailing.items()]
         if self.last_good is None:
             return found or ["its first poll is not done yet"]
         age = self._clock.monotonic() - self.last_good
@@ -74,13 +75,13 @@ class Watcher:
             this = await self._poller.discover()
         except CloudError as error:
             self._awaited.set()  # what its pages showed
-            return await self._failed(str(error), error.retry_after)
+            return await self._discovery_failed(str(error), error)
         except StoreError as error:
             return self._store_failed(error)
         except Exception:
             # A bug, at the border of one pass: the other watches go on, and so does this one.
             log.exception("poll.broke", watch=self.watch.name)
-            return await self._failed("a bug in batchwatch; its log has the traceback", None)
+            return await self._discovery_failed(A_BUG, None)
         self._awaited.set()
         self._passed(this, self._clock.monotonic() - begun)
         if self._refreshing is None or self._refreshing.done():
@@ -88,31 +89,53 @@ class Watcher:
         return next_poll(self.watch.interval, active=this.active)
 
     async def _refresh(self, this: Pass) -> None:
-        await self._beside("refresh", self._poller.refresh(this))
+        await self._beside(Work.REFRESH, self._poller.refresh(this))
         self._awaited.set()
 
     async def _complete_for_ever(self) -> None:
         """Ask for results whenever some are due, until cancelled."""
         while True:
             self._awaited.clear()
-            if not await self._beside("results", self._poller.complete()):
+            await self._beside(Work.RESULTS, self._poller.complete())
+            if Work.RESULTS in self._ailing:
                 await self._clock.sleep(RETRY)  # what was not written down is still due
             await self._clock.wait(self._awaited, await self._until_results())
 
-    async def _beside(self, what: str, work: Awaitable[None]) -> bool:
+    async def _beside(self, work: Work, doing: Awaitable[bool]) -> None:
         """Do what goes on beside discovery; its troubles are told, and end nothing."""
+        name = self.watch.name
         try:
-            await work
-        except (CloudError, StoreError) as error:
-            self._ailing[what] = f"{what}: {error}"
-            log.warning("work.failed", work=what, watch=self.watch.name, reason=str(error))
+            if await doing:
+                await self._poller.went_well(work)
+                if work in self._ailing:
+                    log.info("work.recovered", work=work, watch=name, was=self._ailing.pop(work))
+        except CloudError as error:
+            told = self._ailing.get(work) == str(error)
+            (log.debug if told else log.warning)(
+                "work.failed", work=work, watch=name, reason=str(error)
+            )
+            await self._failed(work, str(error), error)
+        except StoreError as error:
+            told = self._ailing.get(work) == str(error)
+            (log.debug if told else log.error)(
+                "store.failed", work=work, watch=name, reason=str(error)
+            )
+            self._ailing[work] = str(error)
         except Exception:
-            self._ailing[what] = f"{what}: a bug in batchwatch; its log has the traceback"
-            log.exception("work.broke", work=what, watch=self.watch.name)
-        else:
-            self._ailing.pop(what, None)
-            return True
-        return False
+            log.exception("work.broke", work=work, watch=name)
+            await self._failed(work, A_BUG, None)
+
+    async def _failed(self, work: Work, reason: str, error: CloudError | None) -> int:
+        """Remember that ``work`` failed; the how manieth time in a row."""
+        self._ailing[work] = reason
+        try:
+            state = await self._poller.failed(
+                work, reason, may_pass=error is not None and error.transient
+            )
+        except StoreError as failure:
+            log.error("store.failed", work=work, watch=self.watch.name, reason=str(failure))
+            return 1
+        return state.troubles[work].failures
 
     async def _until_results(self) -> float | None:
         """Seconds until missing results are due to be asked for, if any are missing."""
@@ -129,9 +152,8 @@ class Watcher:
         self._metrics.polls.labels(name, "good").inc()
         self._metrics.poll_duration.labels(name).observe(took)
         self._metrics.last_poll.labels(name).set(self._clock.now().timestamp())
-        if self.trouble:
-            log.info("watch.recovered", watch=name, was=self.trouble)
-        self.trouble = None
+        if was := self._ailing.pop(Work.DISCOVERY, None):
+            log.info("work.recovered", work=Work.DISCOVERY, watch=name, was=was)
         self.last_good = self._clock.monotonic()
         (log.info if this.transitions or this.oddities else log.debug)(
             "poll.done",
@@ -145,32 +167,31 @@ class Watcher:
             duration_ms=round(took * 1000, 1),
         )
 
-    async def _failed(self, reason: str, retry_after: float | None) -> float:
+    async def _discovery_failed(self, reason: str, error: CloudError | None) -> float:
         name = self.watch.name
         self._metrics.polls.labels(name, "failed").inc()
-        try:
-            state = await self._poller.failed(reason)
-        except StoreError as error:
-            return self._store_failed(error)
+        told = self._ailing.get(Work.DISCOVERY) == reason
+        failures = await self._failed(Work.DISCOVERY, reason, error)
         pause = backoff(
-            state.failures,
+            failures,
             interval=self.watch.interval,
             jitter=random.random(),
-            at_least=retry_after,
+            at_least=error.retry_after if error else None,
         )
         # The first of a row is told, and each new reason; the others are counted.
-        (log.debug if self.trouble == reason else log.warning)(
+        (log.debug if told else log.warning)(
             "poll.failed",
             watch=name,
-            failures=state.failures,
+            failures=failures,
             retry_in_s=round(pause, 1),
             reason=reason,
         )
-        self.trouble = reason
         return pause
 
     def _store_failed(self, error: StoreError) -> float:
-        self._metrics.polls.labels(self.watch.name, "store_failed").inc()
-        self.trouble = str(error)
-        log.error("store.failed", watch=self.watch.name, reason=str(error))
-        return backoff(2, interval=self.watch.interval, jitter=random.random())
+        name = self.watch.name
+        self._metrics.polls.labels(name, "store_failed").inc()
+        told = self._ailing.get(Work.DISCOVERY) == str(error)
+        (log.debug if told else log.error)("store.failed", watch=name, reason=str(error))
+        self._ailing[Work.DISCOVERY] = str(error)
+        return backoff(3, interval=self.watch.interval, jitter=random.random())

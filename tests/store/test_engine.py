@@ -73,11 +73,19 @@ async def test_the_migrations_lead_to_the_same_schema(store_url: str) -> None:
     engine.dispose()
 
 
-def _definitions(connection: sa.Connection) -> set[str]:
-    rows = connection.execute(
-        sa.text("SELECT sql FROM sqlite_master WHERE sql NOT NULL AND name <> 'alembic_version'")
-    )
-    return {" ".join(row.sql.split()) for row in rows}
+def _definitions(connection: sa.Connection) -> set[tuple[object, ...]]:
+    """Tables by their columns and keys, for a migration appends; indices as they were defined."""
+    found: set[tuple[object, ...]] = set()
+    for name, kind, sql in connection.execute(
+        sa.text("SELECT name, type, sql FROM sqlite_master WHERE tbl_name <> 'alembic_version'")
+    ).all():
+        if kind == "table":
+            for pragma in ("table_info", "foreign_key_list"):
+                rows = connection.execute(sa.text(f"PRAGMA {pragma}({name})"))
+                found.update((name, pragma, *row[1:]) for row in rows)
+        else:
+            found.add((name, kind, sql and " ".join(sql.split())))
+    return found
 
 
 async def test_a_newer_schema_is_refused(store_url: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-from batchwatch.domain.cadence import FAILURES_TO_ALARM
+from batchwatch.domain.cadence import FAILING_TO_ALARM, FAILURES_TO_ALARM, REFUSALS_TO_ALARM
 from batchwatch.domain.delivery import Attempt, Claimed, Settled, State
+from batchwatch.domain.watch import Work
 from batchwatch.store import Outbox
 from batchwatch.store.errors import StoreFull
 from batchwatch.store.schema import coverage
@@ -40,26 +41,73 @@ async def test_passes_without_a_gap_are_one_row(store: Store) -> None:
     assert (at(500), True) == (state.cursor, state.baseline_done)
 
 
+async def passed(store: Store, second: float) -> None:
+    await store.watches.passed(
+        WATCH, newest=None, covered_from=at(0), covered_to=at(second), now=at(second)
+    )
+
+
+async def failed(
+    store: Store, second: float, work: Work = Work.DISCOVERY, *, may_pass: bool = True
+) -> None:
+    await store.watches.failed(WATCH, work, "HTTP 503", now=at(second), may_pass=may_pass)
+
+
+async def told(store: Store) -> list[str]:
+    types = []
+    while claimed := await store.outbox.claim(HOOK, limit=9, now=at(9_999)):
+        types += [one.type for one in claimed]
+        await store.outbox.settle([_done(one) for one in claimed], now=at(9_999))
+    return types
+
+
+LONG = FAILING_TO_ALARM.total_seconds()
+
+
 async def test_one_outage_is_one_alarm_and_one_all_clear(store: Store) -> None:
-    """However long it lasts; and a hiccup is none."""
+    """However long it lasts; and a hiccup of a minute is none."""
+    for second in (1, 5, 60):
+        await failed(store, second)
+    await passed(store, 61)
+    assert [] == await told(store)
 
-    async def passed(second: float) -> None:
-        await store.watches.passed(
-            WATCH, newest=None, covered_from=at(0), covered_to=at(second), now=at(second)
-        )
+    for second in range(100, 100 + int(2 * LONG), 30):
+        await failed(store, second)
+    assert ["watch.failing"] == await told(store)
+    await passed(store, 900)
+    await passed(store, 960)
+    assert ["watch.recovered"] == await told(store)
 
-    await store.watches.failed(WATCH, "HTTP 503", now=at(1))
-    await passed(2)
-    for second in range(10, 10 + FAILURES_TO_ALARM + 5):
-        await store.watches.failed(WATCH, "HTTP 503", now=at(second))
-    await passed(60)
-    await passed(61)
 
-    told = []
-    while claimed := await store.outbox.claim(HOOK, limit=9, now=at(99)):
-        told += [one.type for one in claimed]
-        await store.outbox.settle([_done(one) for one in claimed], now=at(99))
-    assert ["watch.failing", "watch.recovered"] == told
+async def test_what_will_not_mend_itself_is_told_soon(store: Store) -> None:
+    """A refused key: three times, and somebody is woken."""
+    for second in range(REFUSALS_TO_ALARM):
+        assert [] == await told(store)
+        await failed(store, second, may_pass=False)
+
+    assert ["watch.failing"] == await told(store)
+
+
+async def test_a_wall_clock_that_stands_still_does_not_hide_an_outage(store: Store) -> None:
+    """Enough failures are an alarm, whatever the time is said to be."""
+    for _ in range(FAILURES_TO_ALARM):
+        await failed(store, 5)
+
+    assert ["watch.failing"] == await told(store)
+
+
+async def test_work_beside_a_discovery_that_goes_well_has_an_alarm_too(store: Store) -> None:
+    """One for all kinds of work, and the all-clear when the last of them goes well again."""
+    for second in (10, 10 + LONG):
+        await failed(store, second, Work.REFRESH)
+        await failed(store, second, Work.RESULTS)
+        await passed(store, second + 1)
+    assert ["watch.failing"] == await told(store)
+
+    await store.watches.went_well(WATCH, Work.REFRESH, now=at(300))
+    assert [] == await told(store)
+    await store.watches.went_well(WATCH, Work.RESULTS, now=at(301))
+    assert ["watch.recovered"] == await told(store)
 
 
 async def test_an_alarm_that_cannot_be_written_was_not_raised(
@@ -70,15 +118,15 @@ async def test_an_alarm_that_cannot_be_written_was_not_raised(
     async def break_off(*_args: object, **_more: object) -> None:
         raise StoreFull("no room")
 
-    for second in range(FAILURES_TO_ALARM - 1):
-        await store.watches.failed(WATCH, "HTTP 503", now=at(second))
+    for second in range(REFUSALS_TO_ALARM - 1):
+        await failed(store, second, may_pass=False)
     monkeypatch.setattr(Outbox, "_move_up", break_off)
     with pytest.raises(StoreFull):
-        await store.watches.failed(WATCH, "HTTP 503", now=at(60))
+        await failed(store, 60, may_pass=False)
     monkeypatch.undo()
-    await store.watches.failed(WATCH, "HTTP 503", now=at(61))
+    await failed(store, 61, may_pass=False)
 
-    assert 1 == len(await store.outbox.claim(HOOK, limit=9, now=at(99)))
+    assert ["watch.failing"] == await told(store)
 
 
 def _done(claimed: Claimed) -> Settled:

@@ -86,7 +86,9 @@ def test_a_result_that_cannot_be_fetched_is_waited_for_like_a_missing_one() -> N
     """An outage must not hold the event back for longer than null does."""
     batch = a_batch(COMPLETED, results=Results.AWAITED)
 
-    changes = a_recorder().ask_again({BAT: batch}, now=at(RESULTS_PATIENCE.total_seconds()))
+    changes = a_recorder().unanswered(
+        {BAT: batch}, outage=True, now=at(RESULTS_PATIENCE.total_seconds())
+    )
 
     assert ["batch.completed"] == types(changes)
 
@@ -108,9 +110,11 @@ def test_results_that_never_come_are_given_up() -> None:
     """One request each ten minutes for ever would be waste."""
     batch = a_batch(COMPLETED, results=Results.PENDING, results_asks=RESULTS_ASKS - 1)
 
-    changes = a_recorder().ask_again({BAT: batch}, now=at(99_999))
+    outage = a_recorder().unanswered({BAT: batch}, outage=True, now=at(99_999))
+    changes = a_recorder().unanswered({BAT: batch}, outage=False, now=at(99_999))
 
-    assert (Results.NONE, None) == (
+    assert Results.PENDING == outage.batches[BAT].results  # that was no answer about this batch
+    assert (Results.GIVEN_UP, None) == (
         changes.batches[BAT].results,
         changes.batches[BAT].results_due_at,
     )

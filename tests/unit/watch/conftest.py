@@ -17,6 +17,7 @@ from batchwatch.domain.routing import FOR_PROGRAMS, Router
 from batchwatch.domain.watch import Watch
 from batchwatch.llamacloud.budget import Budget
 from batchwatch.llamacloud.client import LlamaCloud
+from batchwatch.llamacloud.errors import CloudError
 from batchwatch.metrics import Metrics
 from batchwatch.store import Batches, Database, Outbox, Views, Watches
 from batchwatch.watch.poller import Pass, Poller
@@ -48,12 +49,16 @@ class Stand:
     cloud: LlamaCloud
     metrics: Metrics
 
-    async def polls(self, times: int = 1, *, every: float = 1.0) -> list[Pass]:
-        """Make passes; before each, let ``every`` seconds go by."""
+    async def polls(self, times: int = 1, *, every: float = 1.0, bad: bool = False) -> list[Pass]:
+        """Make passes, ``bad`` ones among them; before each, let ``every`` seconds go by."""
         done = []
         for _ in range(times):
             self.clock.advance(every)
-            done.append(await self.poller.poll())
+            try:
+                done.append(await self.poller.poll())
+            except CloudError:
+                if not bad:
+                    raise
         return done
 
     async def told(self) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchwatch.domain.cadence import MISSED_TO_VANISH, MISSES_TO_VANISH
-from batchwatch.llamacloud.errors import CloudError, Denied, PagingLoop
+from batchwatch.llamacloud.errors import Denied, PagingLoop
 from batchwatch.simulator import FileLife, JobLife, Simulator, Step, Switch, a_life
 from batchwatch.simulator.history import history
 from tests.support.clock import LeapClock
@@ -256,7 +256,7 @@ async def test_one_batch_that_cannot_be_read_stops_no_other(stand: Standing) -> 
         await at.polls()
         bad, good = (sim.world.plant(a_life(*LIFE, files=FILES)) for _ in range(2))
         sim.faults.switch_on(Switch(kind="5xx", probability=1, path=f"/api/v2/batches/{bad.id}"))
-        await at.polls(12, every=10)
+        await at.polls(12, every=10, bad=True)
         told = {
             event["data"]["batch"]["id"]: event["data"]["results"]["state"]
             for event in await at.told()
@@ -282,12 +282,7 @@ async def test_a_hostile_upstream_is_told_as_it_was(stand: Standing, seed: int) 
         Simulator(scenario="hostile", seed=seed, clock=clock) as sim,
         stand(sim, clock) as at,
     ):
-        for _ in range(150):
-            clock.advance(0.5)
-            try:
-                await at.poller.poll()
-            except CloudError:
-                continue  # the next pass looks again
+        await at.polls(150, every=0.5, bad=True)  # the next pass looks again
         told: dict[str, list[str]] = {}
         numbers: dict[str, list[int]] = {}
         for event in await at.told():
@@ -319,7 +314,7 @@ async def test_one_batch_that_is_refused_stops_no_other(stand: Standing) -> None
             kind="status", status=403, probability=1, path=f"/api/v2/batches/{old[0].id}"
         )
         sim.faults.switch_on(refused)
-        await at.polls(3)
+        await at.polls(3, bad=True)
         told = {e["data"]["batch"]["id"] for e in await at.told() if e["type"] == "batch.completed"}
 
     assert {old[1].id} == told

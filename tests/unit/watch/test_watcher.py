@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchwatch.domain.cadence import FAILURES_TO_ALARM
+from batchwatch.domain.cadence import REFUSALS_TO_ALARM
 from batchwatch.simulator import FileLife, Simulator, Switch, a_life
 from batchwatch.store import Watches
 from batchwatch.store.errors import StoreFull
@@ -66,7 +66,35 @@ async def test_a_refused_key_is_an_alarm_that_names_the_variable(stand: Standing
     assert "watch.failing" == event["type"]
     assert "LLAMA_CLOUD_API_KEY" in event["data"]["reason"]
     assert "llx-wrong" not in event["data"]["reason"]
-    assert FAILURES_TO_ALARM <= sim.requests["GET /api/v2/batches"]
+    assert REFUSALS_TO_ALARM <= sim.requests["GET /api/v2/batches"]
+
+
+@pytest.mark.parametrize(("status", "reason"), [(403, "may not see this"), (500, "500")])
+async def test_batches_that_cannot_be_looked_at_are_an_alarm(
+    stand: Standing, status: int, reason: str
+) -> None:
+    """Discovery goes well, and still nobody knows how the old batches are."""
+    clock = LeapClock()
+    async with Simulator(clock=clock) as sim, stand(sim, clock) as at:
+        batch = sim.world.plant(a_life(("RUNNING", 0), ("COMPLETED", 1e9)))
+        await at.polls()
+        clock.advance(12 * 3600)
+        sim.world.plant(a_life(("RUNNING", 0), ("COMPLETED", 1e9)))
+        await at.polls()
+        await at.told()
+        at.outbox.signal(HOOK).clear()
+        path = f"/api/v2/batches/{batch.id}"
+        sim.faults.switch_on(Switch(kind="status", status=status, probability=1, path=path))
+        async with watching(at):
+            await at.outbox.signal(HOOK).wait()
+            (event,) = await at.told()
+            assert at.watcher.troubles()
+            sim.faults.clear()
+            at.outbox.signal(HOOK).clear()
+            assert ["watch.recovered"] == await told(at, lambda types: len(types) == 1)
+
+    assert "watch.failing" == event["type"]
+    assert reason in event["data"]["reason"]
 
 
 async def test_results_that_fall_due_are_asked_for_between_two_passes(stand: Standing) -> None:
@@ -117,7 +145,7 @@ async def test_a_full_store_stops_nothing_for_good(
             while at.watcher.last_good is None:
                 await sim.asked(sim.requests.total() + 1)
 
-        assert at.watcher.trouble is None
+        assert [] == at.watcher.troubles()
         assert ["batch.pending"] == await at.told_types()
 
 

@@ -1,0 +1,75 @@
+"""The health of watches, kept for each kind of work.
+
+Revision ID: 0002
+Revises: 0001
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+# As they were when this was written: a migration must not change when the code does.
+MOMENT: Final = sa.BigInteger()
+ALARMED: Final = 3  # failures after which `watch.failing` had been told
+
+
+def _where(condition: str) -> dict[str, Any]:
+    return {"sqlite_where": sa.text(condition), "postgresql_where": sa.text(condition)}
+
+
+def upgrade() -> None:
+    """Keep what is known of each watch's trouble, in its new form."""
+    op.add_column("watches", sa.Column("troubles", sa.Text(), nullable=False, server_default="{}"))
+    op.add_column("watches", sa.Column("alarm", sa.Text(), nullable=True))
+    _carry_over()
+    for column in ("failures", "failing_since", "failing_reason"):
+        op.drop_column("watches", column)
+
+    op.drop_index("ix_batches_active", "batches")
+    op.create_index(
+        "ix_batches_active",
+        "batches",
+        ["watch", "active", "status", "created_at"],
+        **_where("active"),
+    )
+    op.create_index(
+        "ix_batches_vanished",
+        "batches",
+        ["watch", "vanished_at"],
+        **_where("vanished_at IS NOT NULL"),
+    )
+    op.create_index("ix_batches_id", "batches", ["id"])
+
+
+def _carry_over() -> None:
+    watches = sa.table(
+        "watches",
+        *map(sa.column, ("name", "troubles", "alarm", "failures", "failing_since")),
+        sa.column("failing_reason"),
+    )
+    connection = op.get_bind()
+    for row in connection.execute(sa.select(watches).where(watches.c.failures > 0)).all():
+        since = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=row.failing_since or 0)
+        trouble = {
+            "since": since.isoformat(),
+            "failures": row.failures,
+            "reason": row.failing_reason or "",
+        }
+        connection.execute(
+            sa.update(watches)
+            .where(watches.c.name == row.name)
+            .values(
+                troubles=json.dumps({"discovery": trouble}),
+                alarm=json.dumps(trouble) if row.failures >= ALARMED else None,
+            )
+        )
