@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from batchwatch.settings import Settings
+    from batchwatch.settings.kinds import Kind
 
 _T = TypeVar("_T")
 
@@ -93,6 +94,66 @@ def check(config: Config = None, *, as_json: Json = False) -> None:
     else:
         typer.echo("\nAll is well: batchwatch run will work.")
     raise typer.Exit(1 if wrong else 0)
+
+
+@app.command()
+def certify(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where the receiver takes messages.")],
+    *,
+    secret: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHSEC",
+            help="What it verifies with. Better: BATCHWATCH_WEBHOOK_SECRET, or the path of a file "
+            "in BATCHWATCH_WEBHOOK_SECRET_FILE; others can see a command line.",
+        ),
+    ] = None,
+    timeout: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long each answer may take.")
+    ] = "15s",
+    as_json: Json = False,
+) -> None:
+    """Try a receiver, and tell what it does wrong.
+
+    Sends what it will meet in life: good messages, repeats, forgeries, stale and large ones. Tells
+    what it took and should have refused, and what it refused and should have taken, each with how
+    to mend it. All are of the watch "certify", and of batches whose ids begin with bat-certify-.
+    """
+    from batchwatch import log  # noqa: PLC0415
+    from batchwatch.certify import Verdict  # noqa: PLC0415
+    from batchwatch.certify import certify as judge  # noqa: PLC0415
+    from batchwatch.clock import Clock  # noqa: PLC0415
+    from batchwatch.deliver.signing import key_of  # noqa: PLC0415
+    from batchwatch.settings.kinds import Duration  # noqa: PLC0415
+    from batchwatch.settings.urls import EndpointUrl  # noqa: PLC0415
+
+    place = _read("URL", EndpointUrl(), url)
+    if place.is_slack:
+        _fail(
+            "URL: Slack takes its own messages and no others; there is nothing to certify", code=2
+        )
+    patience = _read("--timeout", Duration("100ms", "5m"), timeout)
+    key = key_of(_signing_secret(secret))
+    log.configure(style="console", level="error")  # the report tells it all
+    found: list[dict[str, Any]] = []
+
+    async def report() -> None:
+        async for one in judge(place.get_secret_value(), key=key, timeout=patience, clock=Clock()):
+            found.append(one.as_row())
+            if not as_json:
+                tables.print_certified(found[-1])
+
+    if not as_json:
+        from batchwatch import tables  # noqa: PLC0415
+
+        tables.print_certified(None)
+    asyncio.run(report())
+    ok = all(one["verdict"] == Verdict.OK for one in found)
+    if as_json:
+        _print_json({"ok": ok, "url": place.shown, "cases": found})
+    else:
+        tables.print_certificate(found)
+    raise typer.Exit(0 if ok else 1)
 
 
 @app.command()
@@ -236,6 +297,39 @@ def _settings(config: str | None, *, for_run: bool = True) -> Settings:
         return load(config, for_run=for_run)
     except SettingsError as error:
         _fail(str(error), code=2)
+
+
+def _read(name: str, kind: Kind[_T], text: str) -> _T:
+    """``text`` as a setting of this kind would read it; wrong ones are told in the same way."""
+    from batchwatch.settings.problems import Invalid, Problem  # noqa: PLC0415
+
+    try:
+        return kind.parse(text)
+    except Invalid as wrong:
+        _fail(str(Problem(name, wrong.given, wrong.expected, wrong.fix)), code=2)
+
+
+def _signing_secret(given: str | None) -> str:
+    """The secret of the option, of the environment, or of the file that the environment names."""
+    from batchwatch.settings.files import UnreadableError, read_secret  # noqa: PLC0415
+    from batchwatch.settings.kinds import Location  # noqa: PLC0415
+    from batchwatch.settings.secrets import SigningSecret  # noqa: PLC0415
+
+    name = "BATCHWATCH_WEBHOOK_SECRET"
+    text = given or os.environ.get(name)
+    if given:
+        typer.echo(
+            f"batchwatch: others can see a secret on the command line; set {name} instead", err=True
+        )
+        name = "--secret"
+    elif not text and (file := os.environ.get(f"{name}_FILE")):
+        try:
+            text = read_secret(_read(f"{name}_FILE", Location(), file))
+        except UnreadableError as error:
+            _fail(f"{name}_FILE: {error}; {error.fix}", code=2)
+    if not text:
+        _fail(f"without the receiver's secret there is nothing to certify; set {name}", code=2)
+    return _read(name, SigningSecret(), text).get_secret_value()
 
 
 def _known_scenario(name: str) -> None:

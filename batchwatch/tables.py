@@ -1,4 +1,4 @@
-"""Batches as tables, for a terminal."""
+"""What commands found, as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ _COLOURS: Final = {
     "delivered": "green",
     "dead": "red",
 }
+_MARKS: Final = {"ok": ("✓", "green"), "wrong": ("✗", "red"), "skipped": ("-", "bright_black")}
 _FILES_SHOWN: Final = 20
 # What a terminal would obey instead of show; rows hold what upstream and receivers said.
 _CONTROL: Final = dict.fromkeys((*range(32), *range(127, 160))) | {10: " ", 9: " "}
@@ -80,6 +81,51 @@ def print_batch(row: dict[str, Any], *, now: datetime) -> None:
     console.print(table)
     _print_files(console, row)
     _print_deliveries(console, row)
+
+
+def print_certified(row: dict[str, Any] | None) -> None:
+    """One line for a case, as soon as it is judged; None prints the head of them."""
+    line = Table.grid(padding=(0, 1))
+    for width in (1, 17, 35, 9, None):
+        line.add_column(width=width)
+    if row is None:
+        line.add_row("", *(Text(one, "bold") for one in ("case", "sent", "should be", "was")))
+    else:
+        row = _printable(row)
+        mark, colour = _MARKS[row["verdict"]]
+        line.add_row(
+            Text(mark, colour),
+            row["case"],
+            row["sent"],
+            row["expected"],
+            Text(row["happened"], "" if row["verdict"] == "ok" else colour),
+        )
+    _console().print(line)
+
+
+def print_certificate(rows: list[dict[str, Any]]) -> None:
+    """What it comes to, and how to mend what is wrong."""
+    console = _console()
+    rows = _printable(rows)
+    wrong = [row for row in rows if row["verdict"] == "wrong"]
+    if not wrong:
+        console.print(f"\nAll {len(rows)} cases are as they should be.")
+        return
+    console.print(f"\n{len(wrong)} of {len(rows)} cases to mend:")
+    for row in wrong:
+        console.print()
+        console.print(
+            Text.assemble(
+                (row["case"], "bold red"), f"  should be {row['expected']}, was {row['happened']}"
+            )
+        )
+        reasons = Table.grid(padding=(0, 1))
+        reasons.add_row("  why ", row["rule"])
+        reasons.add_row("  mend", row["mend"])
+        console.print(reasons)
+    skipped = sum(1 for row in rows if row["verdict"] == "skipped")
+    if skipped:
+        console.print(f"\n{skipped} more can be judged when the good message is taken.")
 
 
 def _printable(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Write again what is made from the code: settings, events, metrics and the command line.
+"""Write again what is made from the code: settings, events, metrics, commands and receivers.
 
 With --check nothing is written; the exit code is 1 if anything is stale.
 """
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from typer.main import get_command
 
+from batchwatch.certify.cases import CASES, IN_TIME
 from batchwatch.cli import app
 from batchwatch.domain import event, payload
 from batchwatch.domain.routing import FOR_PEOPLE, FOR_PROGRAMS
@@ -115,6 +116,35 @@ def commands() -> str:
     return "\n".join(lines).rstrip()
 
 
+def cases() -> str:
+    """What certify tries, and why."""
+    rows = ["| Case | What is sent | Should be | Why |", "|---|---|---|---|"]
+    rows += [
+        f"| `{one.name}` | {one.sent} | {one.expected} | {one.rule} |" for one in (*CASES, IN_TIME)
+    ]
+    return "\n".join(rows)
+
+
+def receivers() -> str:
+    """The examples, whole, as the tests try them."""
+    lines = []
+    for name, title, language in (
+        ("aiohttp_receiver.py", "Python, aiohttp", "python"),
+        ("fastapi_receiver.py", "Python, FastAPI", "python"),
+        ("receiver.ts", "TypeScript, Node", "ts"),
+        ("receiver.go", "Go", "go"),
+    ):
+        code = (ROOT / "docs" / "receivers" / name).read_text(encoding="utf-8").rstrip()
+        lines += [f"### {title}", "", f"[{name}](receivers/{name})", ""]
+        lines += [f"```{language}", code, "```", ""]
+    return "\n".join(lines).rstrip()
+
+
+def receiving(page: str) -> str:
+    """Put both into their page."""
+    return part("receivers", receivers)(part("cases", cases)(page))
+
+
 # Each page, and what makes its text from the text it has.
 PAGES: dict[str, Callable[[str], str]] = {
     "config/batchwatch.env.example": whole(reference.render_env),
@@ -123,6 +153,7 @@ PAGES: dict[str, Callable[[str], str]] = {
     ),
     "docs/configuration.md": part("settings", reference.render_table),
     "docs/events.md": part("events", events),
+    "docs/receiving.md": receiving,
     "docs/operating.md": part("metrics", metrics),
     "docs/cli.md": part("commands", commands),
     **{f"docs/schemas/{type_}.json": whole(partial(schema_of, type_)) for type_ in event.MEANINGS},

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from typer.testing import Result
 
-COMMANDS = ("run", "check", "demo", "simulate", "ls", "show", "version")
+COMMANDS = ("run", "check", "certify", "demo", "simulate", "ls", "show", "version")
 PATH = "/services/T0001/B0002/path-s3cret"
 
 
