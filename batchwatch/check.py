@@ -10,9 +10,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from batchwatch.daemon import cloud_of, key_source, upstream_session
+from batchwatch.daemon import cloud_of, guard_of, key_source, upstream_session
 from batchwatch.llamacloud.errors import CloudError
+from batchwatch.settings.problems import SettingsError
 from batchwatch.settings.review import describe, warnings
+from batchwatch.settings.tls import tls_contexts
 from batchwatch.store import Database, StoreError, Views
 from batchwatch.store.errors import StoreInUse
 
@@ -51,6 +53,8 @@ async def check(settings: Settings, *, clock: Clock) -> AsyncIterator[Finding]:
             yield Finding(Verdict.OK, "settings", str(line))
     for text in warnings(settings):
         yield Finding(Verdict.WARNING, "settings", text)
+    for text in _tls(settings):
+        yield Finding(Verdict.WRONG, "settings", text)
     running = False
     async for finding, in_use in _store(settings):
         running = running or in_use
@@ -126,9 +130,23 @@ async def _watch(
     )
 
 
+def _tls(settings: Settings) -> list[str]:
+    try:
+        tls_contexts(settings)
+    except SettingsError as error:
+        return [
+            f"{one.name}: {one.given}; needed is {one.expected}. {one.fix}"
+            for one in error.problems
+        ]
+    return []
+
+
 async def _endpoint(name: str, endpoint: EndpointSettings) -> Finding:
+    """Whether its host, or the proxy that leads there, has an address, and one that we may use."""
     part = f"endpoint {name}"
-    parts = urlsplit(endpoint.url.get_secret_value())
+    guard = guard_of(endpoint)
+    first = endpoint.proxy or endpoint.url
+    parts = urlsplit(first.get_secret_value())
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
@@ -138,11 +156,24 @@ async def _endpoint(name: str, endpoint: EndpointSettings) -> Finding:
         return Finding(
             Verdict.WRONG,
             part,
-            f"{endpoint.url.shown}: the name {host} cannot be resolved ({reason}); "
+            f"{first.shown}: the name {host} cannot be resolved ({reason}); "
             "check the URL and this machine's DNS",
         )
-    addresses = ", ".join(sorted({str(entry[4][0]) for entry in found})[:3])
-    return Finding(Verdict.OK, part, f"{endpoint.url.shown} ({endpoint.type}) is at {addresses}")
+    addresses = sorted({str(entry[4][0]) for entry in found})
+    said = f"{endpoint.url.shown} ({endpoint.type})"
+    where = ", ".join(addresses[:3])
+    if endpoint.proxy:
+        if why := guard.refusal_of_literal(endpoint.url.host):
+            return Finding(Verdict.WRONG, part, f"{said}: {why}")
+        return Finding(
+            Verdict.OK, part, f"{said} is reached by the proxy {endpoint.proxy.shown} at {where}"
+        )
+    refused = [why for one in addresses if (why := guard.refusal(one))]
+    if len(refused) == len(addresses):
+        return Finding(Verdict.WRONG, part, f"{said}: {refused[0]}")
+    if refused:
+        return Finding(Verdict.WARNING, part, f"{said} is at {where}, of which {refused[0]}")
+    return Finding(Verdict.OK, part, f"{said} is at {where}")
 
 
 def _listen(settings: Settings, *, running: bool) -> Finding:

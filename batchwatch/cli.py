@@ -53,12 +53,15 @@ def run(config: Config = None) -> None:
     from batchwatch import daemon, log  # noqa: PLC0415
     from batchwatch.clock import Clock  # noqa: PLC0415
     from batchwatch.llamacloud.errors import CloudError  # noqa: PLC0415
+    from batchwatch.settings import SettingsError  # noqa: PLC0415
     from batchwatch.store import StoreError  # noqa: PLC0415
     from batchwatch.web.server import ListenError  # noqa: PLC0415
 
     log.configure(style=settings.log_format, level=settings.log_level)
     try:
         _until_stopped(lambda stop: daemon.run(settings, stop=stop, clock=Clock()))
+    except SettingsError as error:  # over a file that a setting names
+        _fail(str(error), code=2)
     except (StoreError, ListenError, CloudError) as error:
         _fail(str(error))
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import aiohttp
 
+from batchwatch.deliver.connections import Connections
 from batchwatch.deliver.dispatcher import Dispatcher
-from batchwatch.deliver.sender import Sender, new_session
+from batchwatch.deliver.guard import Guard
 from batchwatch.deliver.signing import key_of
 from batchwatch.deliver.webhook import Webhook
 from batchwatch.domain.batch import EndpointName, WatchName
@@ -20,6 +22,8 @@ from batchwatch.llamacloud.budget import Budget
 from batchwatch.llamacloud.client import LlamaCloud, Scope
 from batchwatch.log import get_logger
 from batchwatch.metrics import Metrics
+from batchwatch.settings.review import warnings
+from batchwatch.settings.tls import tls_contexts
 from batchwatch.store import Batches, Database, Outbox, StoreError, Views, Watches
 from batchwatch.watch.poller import Poller
 from batchwatch.watch.watcher import Watcher
@@ -30,8 +34,9 @@ if TYPE_CHECKING:
 
     from batchwatch.clock import Clock
     from batchwatch.deliver.endpoint import Endpoint
+    from batchwatch.deliver.sender import Sender
     from batchwatch.llamacloud.transport import RequestReport
-    from batchwatch.settings import EndpointSettings, Settings, WatchSettings
+    from batchwatch.settings import EndpointSettings, Settings, WatchSettings, WebhookSettings
 
 log = get_logger()
 
@@ -42,8 +47,11 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
     One straight line on purpose: each step needs those above it, and
     teardown is the same list read upwards.
 
-    Raises StoreError, ListenError: what is wrong and how to mend it.
+    Raises SettingsError, StoreError, ListenError: what is wrong and how to mend it.
     """
+    contexts = tls_contexts(settings)
+    for text in warnings(settings):
+        log.warning("settings.doubted", reason=text)
     async with AsyncExitStack() as stack:
         metrics = Metrics()
         database = await Database.open(settings.database_url.get_secret_value())
@@ -74,9 +82,18 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             )
             watchers.append(Watcher(poller, batches=batches, clock=clock, metrics=metrics))
 
-        sender = Sender(await stack.enter_async_context(new_session()), clock)
+        connections = await stack.enter_async_context(Connections(clock))
         endpoints = [
-            endpoint_of(name, configured, sender, clock)
+            endpoint_of(
+                name,
+                configured,
+                connections.sender(
+                    guard_of(configured),
+                    tls=contexts.get(name),
+                    proxy=configured.proxy.get_secret_value() if configured.proxy else None,
+                ),
+                clock,
+            )
             for name, configured in settings.endpoints.items()
         ]
         dispatcher = Dispatcher(outbox, endpoints, clock=clock, metrics=metrics)
@@ -223,6 +240,22 @@ def key_source(settings: Settings, watch: str) -> str:
     return "LLAMA_CLOUD_API_KEY"
 
 
+def guard_of(settings: EndpointSettings) -> Guard:
+    """Where an endpoint may be."""
+    return Guard(public_only=settings.public_only, allowed=settings.allow_addresses)
+
+
+def headers_of(settings: WebhookSettings) -> dict[str, str]:
+    """What every request carries besides what batchwatch says itself."""
+    headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
+    if settings.basic_auth:
+        login = base64.b64encode(settings.basic_auth.get_secret_value().encode()).decode()
+        headers["authorization"] = f"Basic {login}"
+    if settings.bearer_token:
+        headers["authorization"] = f"Bearer {settings.bearer_token.get_secret_value()}"
+    return headers
+
+
 def endpoint_of(name: str, settings: EndpointSettings, sender: Sender, clock: Clock) -> Endpoint:
     """An endpoint that can be sent to."""
     if settings.type == "slack":
@@ -245,5 +278,5 @@ def endpoint_of(name: str, settings: EndpointSettings, sender: Sender, clock: Cl
         timeout=settings.timeout,
         concurrency=settings.concurrency,
         keys=[key_of(settings.secret.get_secret_value())] if settings.secret else [],
-        headers={name: value.get_secret_value() for name, value in settings.headers.items()},
+        headers=headers_of(settings),
     )

@@ -2,46 +2,56 @@
 
 from __future__ import annotations
 
-import asyncio
+import base64
+import binascii
 import email.utils
-import os
-import socket
-import ssl
 from datetime import UTC
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
+from yarl import URL
 
 from batchwatch import __version__
+from batchwatch.deliver.guard import Forbidden, Guard
+from batchwatch.deliver.troubles import explain, limits, refused_by_proxy
 from batchwatch.domain.delivery import Attempt, Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import ssl
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from batchwatch.clock import Clock
 
 BODY_LIMIT: Final = 64 * 1024  # bytes of a response that are read
 KEPT_LIMIT: Final = 16 * 1024  # characters of it that are kept
-CONNECT_TIMEOUT: Final = 10.0  # seconds
 # What everybody may know of a request, in lower case; an id is what receivers complain about.
 _OPEN_HEADERS: Final = frozenset({
-    "accept", "accept-encoding", "content-length", "content-type", "host", "user-agent",
-    "webhook-id", "webhook-timestamp",
+    "accept", "accept-encoding", "content-length", "content-type", "host", "traceparent",
+    "user-agent", "webhook-id", "webhook-timestamp",
 })  # fmt: skip
 _TELLING: Final = 4  # characters; what is shorter is in every text
 _TELLING_PART: Final = 12  # characters of a path's part; shorter ones are words such as webhooks
 USER_AGENT: Final = f"batchwatch/{__version__}"
 
 
-def new_session() -> aiohttp.ClientSession:
+ALWAYS: Final = Guard()  # what holds where nothing is set
+
+
+def new_session(guard: Guard | None = ALWAYS) -> aiohttp.ClientSession:
     """A session for talking to receivers: no cookies, no proxies from the environment.
+
+    Its sockets are made by ``guard``, so that no way leads around it; without
+    one they lead anywhere, which is for proxies alone.
 
     Bodies are not decompressed: a small one could unpack to fill the memory,
     and all that is wanted of them is a look at their start.
     """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),  # each endpoint bounds its own
+        connector=aiohttp.TCPConnector(
+            limit=0,  # each endpoint bounds its own
+            socket_factory=guard.new_socket if guard else None,
+        ),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
         auto_decompress=False,
@@ -50,11 +60,32 @@ def new_session() -> aiohttp.ClientSession:
 
 
 class Sender:
-    """POST with limits: on time, on size, on where it may lead."""
+    """POST with limits: on time, on size, on where it may lead.
 
-    def __init__(self, session: aiohttp.ClientSession, clock: Clock) -> None:
+    ``tls`` is how the receiver is known and how we are known to it, if not as
+    to everybody. ``proxy`` makes the connection in our place and asks the DNS
+    itself; all that ``guard`` can do then is to look at hosts that are
+    addresses.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        clock: Clock,
+        *,
+        tls: ssl.SSLContext | None = None,
+        proxy: str | None = None,
+        guard: Guard = ALWAYS,
+    ) -> None:
         self._session = session
         self._clock = clock
+        self._guard = guard
+        self._proxy = URL(proxy) if proxy else None
+        self._way: dict[str, Any] = {}  # what every request is told besides
+        if tls is not None:
+            self._way["ssl"] = tls
+        if self._proxy is not None:
+            self._way["proxy"] = self._proxy
 
     async def post(
         self,
@@ -71,12 +102,18 @@ class Sender:
         """
         started_at = self._clock.now()
         begun = self._clock.monotonic()
-        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, CONNECT_TIMEOUT))
         failure: Failure | None
         status = retry_after = text = detail = None
         try:
+            if self._proxy is not None:
+                self._look_at_literal(url)
             async with self._session.post(
-                url, data=body, headers=headers, timeout=limits, allow_redirects=False
+                url,
+                data=body,
+                headers=headers,
+                timeout=limits(timeout),
+                allow_redirects=False,
+                **self._way,
             ) as response:
                 status = response.status
                 text = await _start_of(response)
@@ -84,8 +121,10 @@ class Sender:
                 if failure is not None:
                     detail = f"HTTP {status}"
                     retry_after = _seconds(response.headers.get("Retry-After"), started_at)
+                if status == 407 and self._proxy is not None:  # nobody else may say so
+                    failure, detail = refused_by_proxy(status)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            failure, detail = _explain(error, timeout)
+            failure, detail = explain(error, timeout, proxied=self._proxy is not None)
             if status is not None:
                 detail = f"HTTP {status}, then {detail}"
         return Attempt(
@@ -97,6 +136,11 @@ class Sender:
             response=text,
             retry_after=retry_after,
         )
+
+    def _look_at_literal(self, url: str) -> None:
+        why = self._guard.refusal_of_literal(URL(url).host or "")
+        if why is not None:
+            raise Forbidden(why)
 
 
 async def _start_of(response: aiohttp.ClientResponse) -> str | None:
@@ -130,11 +174,28 @@ def _without_secrets(text: str, request: aiohttp.RequestInfo) -> str:
     sent = [url.raw_path_qs, url.path_qs, url.raw_query_string, url.query_string, url.raw_path]
     sent += url.query.values()
     sent += [part for part in (*url.raw_parts, *url.parts) if len(part) >= _TELLING_PART]
-    sent += [value for name, value in request.headers.items() if name.lower() not in _OPEN_HEADERS]
+    for name, value in request.headers.items():
+        if name.lower() not in _OPEN_HEADERS:
+            sent += (value, *_credentials(value))
     for one in sorted(set(sent), key=len, reverse=True):
         if len(one) >= _TELLING:
             text = text.replace(one, "…")
     return text
+
+
+def _credentials(header: str) -> Iterator[str]:
+    """What a header of the form ``Scheme secret`` holds, and how a receiver would name it."""
+    scheme, _, secret = header.partition(" ")
+    if not secret:
+        return
+    yield secret
+    if scheme.lower() == "basic":
+        try:
+            login = base64.b64decode(secret).decode("utf-8", "replace")
+        except binascii.Error:
+            return
+        yield login
+        yield login.partition(":")[2]
 
 
 def _failure_of(status: int) -> Failure | None:
@@ -147,32 +208,6 @@ def _failure_of(status: int) -> Failure | None:
     if status == 429:
         return Failure.RATE_LIMITED
     return Failure.CLIENT_ERROR if status < 500 else Failure.SERVER_ERROR
-
-
-def _explain(error: Exception, timeout: float) -> tuple[Failure, str]:
-    """The kind of a failure and a line for people, without the URL: it may be a secret."""
-    match error:
-        case asyncio.TimeoutError():
-            return Failure.TIMEOUT, f"no whole answer within {timeout:g} s"
-        case aiohttp.ClientConnectorDNSError() | socket.gaierror():
-            return Failure.DNS, "the host's name could not be resolved"
-        case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
-            cause = getattr(error, "certificate_error", error)
-            reason = getattr(cause, "verify_message", None) or "not trusted"
-            return Failure.TLS, f"the certificate was refused: {reason}"
-        case aiohttp.ClientSSLError() | ssl.SSLError():
-            return Failure.TLS, "the TLS handshake failed"
-        case aiohttp.ClientConnectorError():
-            code = error.os_error.errno
-            return Failure.CONNECT, f"no connection: {os.strerror(code) if code else 'refused'}"
-        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError() | ValueError():
-            return Failure.UNUSABLE, "the URL or a header cannot be used"
-        case aiohttp.ClientResponseError():
-            return Failure.PROTOCOL, "what came back is not HTTP"
-        case aiohttp.ClientPayloadError():
-            return Failure.RESET, "the answer broke off"
-        case _:
-            return Failure.RESET, "the connection broke before an answer came"
 
 
 def _seconds(value: str | None, now: datetime) -> float | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchwatch.deliver.signing import signed_headers
+from batchwatch.deliver.tracing import traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +36,7 @@ class Webhook:
         headers = {
             **self.headers,
             "Content-Type": "application/json",
+            "traceparent": traceparent(delivery.event_id),
             **signed_headers(
                 delivery.event_id,
                 delivery.payload,

@@ -41,6 +41,8 @@ class Failure(StrEnum):
     """Why a try failed: a closed set, so that metrics can carry it."""
 
     DNS = "dns"
+    FORBIDDEN = "forbidden"  # it is where nobody may be sent; not final, for a name may move
+    PROXY = "proxy"  # the proxy on the way, not the receiver
     CONNECT = "connect"
     TLS = "tls"
     TIMEOUT = "timeout"

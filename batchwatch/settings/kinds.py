@@ -224,12 +224,13 @@ class Location(Kind[Path]):
 class ListOf(Kind[tuple[T, ...]], Generic[T]):
     """Several values of one kind: a list in YAML, or one text with commas anywhere."""
 
-    def __init__(self, item: Kind[T], *, most: int = 1_000) -> None:
+    def __init__(self, item: Kind[T], *, least: int = 1, most: int = 1_000) -> None:
         super().__init__(
-            allowed=f"a list of 1 to {most} entries, each {item.allowed}",
+            allowed=f"a list of {least} to {most} entries, each {item.allowed}",
             fix="Give at least one entry, and put commas between several.",
         )
         self.item = item
+        self.least = least
         self.most = most
 
     def read(self, text: str) -> tuple[T, ...]:
@@ -241,7 +242,7 @@ class ListOf(Kind[tuple[T, ...]], Generic[T]):
         if not isinstance(given, list | tuple):
             return super().parse(given)
         values = tuple(self._entry(number, entry) for number, entry in enumerate(given, 1))
-        if not 0 < len(values) <= self.most:
+        if not self.least <= len(values) <= self.most:
             raise self._refusal(f"a list of {len(values)} entries", self.fix)
         return values
 
@@ -262,7 +263,12 @@ class ListOf(Kind[tuple[T, ...]], Generic[T]):
 
     def schema(self) -> dict[str, object]:
         """Allow both forms."""
-        many = {"type": "array", "items": self.item.schema(), "minItems": 1, "maxItems": self.most}
+        many = {
+            "type": "array",
+            "items": self.item.schema(),
+            "minItems": self.least,
+            "maxItems": self.most,
+        }
         return {"anyOf": [many, {"type": "string"}]}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import quote
@@ -27,6 +28,7 @@ from batchwatch.settings.parts import (
     LLAMA_CLOUD,
     LOOKBACK,
     NAME,
+    NETWORKS,
     POLL_INTERVAL,
     UPSTREAM_KEY,
     EndpointSettings,
@@ -49,15 +51,21 @@ from batchwatch.settings.urls import (
 )
 
 if TYPE_CHECKING:
-    from pydantic import ModelWrapValidatorHandler
+    from pydantic import BaseModel, ModelWrapValidatorHandler
 
-# What a watch takes from the settings for all where it has none of its own.
-INHERITED = {
-    "api_key": "llama_cloud_api_key",
-    "base_url": "llama_cloud_base_url",
-    "poll_interval": "poll_interval",
-    "lookback": "lookback",
-    "notify_backlog": "notify_backlog",
+# What a watch or an endpoint takes from the settings for all where it has none of its own.
+INHERITED: Mapping[str, Mapping[str, str]] = {
+    "watches": {
+        "api_key": "llama_cloud_api_key",
+        "base_url": "llama_cloud_base_url",
+        "poll_interval": "poll_interval",
+        "lookback": "lookback",
+        "notify_backlog": "notify_backlog",
+    },
+    "endpoints": {
+        "public_only": "public_only",
+        "allow_addresses": "allow_addresses",
+    },
 }
 
 
@@ -109,6 +117,16 @@ class Settings(BaseSettings):
     notify_backlog: Annotated[bool, Flag()] = Field(
         default=False,
         description="Whether to notify of batches that were over before the very first start.",
+    )
+    public_only: Annotated[bool, Flag()] = Field(
+        default=False,
+        description="Whether endpoints may only be at public addresses; metadata services and the "
+        "like are refused anyway.",
+    )
+    allow_addresses: Annotated[tuple[IPv4Network | IPv6Network, ...], NETWORKS] = Field(
+        default=(),
+        description="Where endpoints may be all the same; what is always refused needs an entry "
+        "for the single address.",
     )
     data_dir: Annotated[Path, Location()] = Field(
         default_factory=lambda: default_data_dir(os.environ),
@@ -215,7 +233,7 @@ class Settings(BaseSettings):
     def _complete(self) -> Self:
         """Spell out what was left to be understood."""
         watches = {
-            name: watch.model_copy(update=self._for_all(watch))
+            name: watch.model_copy(update=self._for_all(watch, "watches"))
             for name, watch in (self.watches or {"default": WatchSettings()}).items()
         }
         endpoints: dict[str, WebhookSettings | SlackSettings] = {}
@@ -223,7 +241,10 @@ class Settings(BaseSettings):
             endpoints["webhook"] = WebhookSettings(url=self.webhook_url, secret=self.webhook_secret)
         if self.slack_webhook_url:
             endpoints["slack"] = SlackSettings(url=self.slack_webhook_url)
-        endpoints |= self.endpoints
+        endpoints = {
+            name: endpoint.model_copy(update=self._for_all(endpoint, "endpoints"))
+            for name, endpoint in (endpoints | self.endpoints).items()
+        }
         everywhere = {"endpoints": tuple(endpoints)}
         routes = {
             name: route.model_copy(update=everywhere) if "*" in route.endpoints else route
@@ -233,12 +254,12 @@ class Settings(BaseSettings):
         self.__dict__.update(watches=watches, endpoints=endpoints, routes=routes)
         return self
 
-    def _for_all(self, watch: WatchSettings) -> dict[str, object]:
-        """Return what ``watch`` takes from the settings for all."""
+    def _for_all(self, part: BaseModel, group: str) -> dict[str, object]:
+        """Return what ``part``, one of ``group``, takes from the settings for all."""
         return {
             own: value
-            for own, general in INHERITED.items()
-            if own not in watch.model_fields_set and (value := getattr(self, general)) is not None
+            for own, general in INHERITED[group].items()
+            if own not in part.model_fields_set and (value := getattr(self, general)) is not None
         }
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, SecretStr, Tag
 
 from batchwatch.settings.events import EventPattern
-from batchwatch.settings.kinds import Choice, Duration, Flag, ListOf, Whole, Word
-from batchwatch.settings.secrets import HeaderName, HeaderValue, Key, SigningSecret
-from batchwatch.settings.urls import BaseUrl, EndpointUrl, SecretUrl
+from batchwatch.settings.kinds import Choice, Duration, Flag, ListOf, Location, Whole, Word
+from batchwatch.settings.secrets import HeaderName, HeaderValue, Key, Login, SigningSecret
+from batchwatch.settings.urls import BaseUrl, EndpointUrl, Network, ProxyUrl, SecretUrl
 
 LLAMA_CLOUD = "https://api.cloud.llamaindex.ai"
 
@@ -34,6 +36,7 @@ _NAMES = ListOf(
 UPSTREAM_KEY = Key(fix="Copy the key again from LlamaCloud's page of API keys.")
 POLL_INTERVAL = Duration("100ms", "1d")
 LOOKBACK = Duration("1s", "365d")
+NETWORKS = ListOf(Network(), least=0)  # none, to take back what is set for all
 _RETRIES = ListOf(Duration("0s", "7d"), most=50)
 
 # More and more patiently, over three days in all.
@@ -101,12 +104,36 @@ class _Endpoint(_Part):
     )
     timeout: Annotated[float, Duration("100ms", "5m")] = Field(
         default=15.0,
-        description="How long one delivery may take in all.",
+        description="How long one delivery may take in all; after a minute of silence it is over, "
+        "too.",
     )
     retry_schedule: Annotated[tuple[float, ...], _RETRIES] = Field(
         default=_RETRY_SCHEDULE,
         description="The waits before each retry; the first try is at once, and after the last "
         "retry it is a dead letter.",
+    )
+    proxy: Annotated[SecretUrl | None, ProxyUrl()] = Field(
+        default=None,
+        description="The proxy to go through; it resolves the host's name, and must itself guard "
+        "what may be reached.",
+    )
+    public_only: Annotated[bool, Flag()] = Field(
+        default=False,
+        description="Whether this endpoint may only be at a public address.",
+    )
+    allow_addresses: Annotated[tuple[IPv4Network | IPv6Network, ...], NETWORKS] = Field(
+        default=(),
+        description="Where this endpoint may be all the same.",
+    )
+    tls_ca: Annotated[Path | None, Location()] = Field(
+        default=None,
+        description="The file with the certificates, in PEM, of those who vouch for the receiver, "
+        "in place of the system's.",
+    )
+    tls_verify: Annotated[bool, Flag()] = Field(
+        default=True,
+        description="Whether the receiver must prove who it is; false lets anybody on the way "
+        "read along.",
     )
 
 
@@ -125,6 +152,25 @@ class WebhookSettings(_Endpoint):
     headers: dict[Annotated[str, HeaderName()], Annotated[SecretStr, HeaderValue()]] = Field(
         default={},
         description="Extra headers by their names; in a variable's name, _ stands for a hyphen.",
+    )
+    basic_auth: Annotated[SecretStr | None, Login()] = Field(
+        default=None,
+        description="User and password that the receiver asks for.",
+    )
+    bearer_token: Annotated[
+        SecretStr | None, Key(fix="Copy the token again from the receiver.")
+    ] = Field(
+        default=None,
+        description="The token that the receiver asks for, as Authorization: Bearer.",
+    )
+    tls_certificate: Annotated[Path | None, Location()] = Field(
+        default=None,
+        description="The file with our own certificate, in PEM, for receivers that ask for one.",
+    )
+    tls_key: Annotated[Path | None, Location()] = Field(
+        default=None,
+        description="The file with that certificate's key, in PEM and without a passphrase, if it "
+        "is not in the same file.",
     )
 
 

@@ -31,7 +31,11 @@ _DEPENDENT: dict[Path, str] = {
     ("database_url",): "`batchwatch.db` in `data_dir`",
     ("endpoints", NAME, "type"): "by the URL",
     ("endpoints", NAME, "concurrency"): "`16`, for Slack `1`",
-    **{("watches", NAME, own): f"as `{key((general,))}`" for own, general in INHERITED.items()},
+    **{
+        (group, NAME, own): f"as `{key((general,))}`"
+        for group, inherited in INHERITED.items()
+        for own, general in inherited.items()
+    },
 }
 
 _NEEDED = (("llama_cloud_api_key",), ("webhook_url",), ("slack_webhook_url",))

@@ -70,8 +70,8 @@ def _shown(show: Callable[[Any], str], value: object) -> str:
 
 def _origin(given: Settings, path: Path) -> str:
     if path not in given.origins:
-        if path[0] == "watches" and path[-1] in INHERITED:
-            path = (INHERITED[path[-1]],)
+        if general := INHERITED.get(path[0], {}).get(path[-1]):
+            path = (general,)
         path = _SHORTCUTS.get(path, path)
     origin = given.origins.get(path)
     if origin is None:
@@ -105,6 +105,16 @@ def _about_endpoints(given: Settings) -> Iterator[str]:
             yield (
                 f"endpoints.{name} has no secret, so its receiver cannot tell our messages "
                 f"from others'. Set one, such as {variable(('webhook_secret',))}."
+            )
+        if not endpoint.tls_verify:
+            yield (
+                f"endpoints.{name} has tls_verify set to false: whoever is on the way can pose as "
+                f"{endpoint.url.shown} and read along. Better give its authority as tls_ca."
+            )
+        if endpoint.proxy and endpoint.public_only:
+            yield (
+                f"endpoints.{name} goes through a proxy, which resolves the name itself: what is "
+                f"not public must be refused there, too."
             )
     if given.webhook_secret and not given.webhook_url:
         secret, url = variable(("webhook_secret",)), variable(("webhook_url",))

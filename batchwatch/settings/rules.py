@@ -30,6 +30,9 @@ def contradictions(given: Given) -> Iterator[Problem]:
     yield from _shortcuts(given)
     yield from _open_door(given)
     yield from _unknown_names(given)
+    for name, endpoint in _map(given.get("endpoints")).items():
+        yield from _two_logins(str(name), _map(endpoint))
+        yield from _lone_key(str(name), _map(endpoint))
 
 
 def unready(tried: Collection[Path]) -> Iterator[Problem]:
@@ -120,6 +123,38 @@ def _unknown_names(given: Given) -> Iterator[Problem]:
                         fix=f"Did you mean {near}?" if near else f"See {key((what,))}.",
                         path=path,
                     )
+
+
+def _two_logins(name: str, given: Mapping[object, object]) -> Iterator[Problem]:
+    """All of them make the same header, so one would be sent in another's place."""
+    ways = [way for way in ("basic_auth", "bearer_token") if given.get(way)]
+    ways += [
+        f"headers.{header}"
+        for header in map(str, _map(given.get("headers")))
+        if header.lower() == "authorization"
+    ]
+    ways += ["a login in the URL"] if SecretUrl.of(given.get("url")).has_login else []
+    if len(ways) > 1:
+        path = ("endpoints", name, *(ways[0].split(".")))
+        yield Problem(
+            variable(path),
+            given=" and ".join(ways),
+            expected="one way to say who we are",
+            fix="Remove the others.",
+            path=path,
+        )
+
+
+def _lone_key(name: str, given: Mapping[object, object]) -> Iterator[Problem]:
+    if given.get("tls_key") and not given.get("tls_certificate"):
+        path = ("endpoints", name, "tls_key")
+        yield Problem(
+            variable(path),
+            given="a key, and no tls_certificate",
+            expected="a key beside the certificate that it belongs to",
+            fix=f"Set {variable((*path[:2], 'tls_certificate'))}, or remove it.",
+            path=path,
+        )
 
 
 def _map(raw: object) -> Mapping[object, object]:

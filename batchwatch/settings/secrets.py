@@ -62,8 +62,9 @@ class HeaderName(Word):
 
     # What we say ourselves about a message must stay true.
     _OURS = frozenset({
-        "connection", "content-encoding", "content-length", "content-type", "host", "te", "trailer",
-        "transfer-encoding", "upgrade", "webhook-id", "webhook-signature", "webhook-timestamp",
+        "connection", "content-encoding", "content-length", "content-type", "host", "te",
+        "traceparent", "trailer", "transfer-encoding", "upgrade", "webhook-id",
+        "webhook-signature", "webhook-timestamp",
     })  # fmt: skip
 
     def __init__(self) -> None:
@@ -79,6 +80,34 @@ class HeaderName(Word):
         if name in self._OURS:
             raise Invalid("which batchwatch sets itself", fix="Remove this header.")
         return name
+
+
+class Login(Kind[SecretStr]):
+    """A user and a password for basic authentication."""
+
+    secret = True
+
+    def __init__(self) -> None:
+        super().__init__(
+            allowed="user:password, without control characters",
+            fix="Write user and password as they are, with a colon between them.",
+        )
+
+    def read(self, text: str) -> SecretStr:
+        """Return it hidden; the password may hold colons, the user cannot."""
+        if _CONTROL.search(text):
+            raise Invalid("with a line break or another control character in it")
+        if not text.partition(":")[0] or ":" not in text:
+            raise Invalid("which is no user, colon and password")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise Invalid("with bytes in it that are no text") from None
+        return SecretStr(text)
+
+    def schema(self) -> dict[str, object]:
+        """Give the form."""
+        return {"type": "string", "pattern": "^[^:]+:"}
 
 
 class SigningSecret(Kind[SecretStr]):

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
+from socket import inet_aton
 from typing import ClassVar, Self
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import Secret, SecretStr
 
@@ -43,6 +44,14 @@ class SecretUrl(Secret[str]):
             return urlsplit(self.get_secret_value()).hostname or ""
         except ValueError:
             return ""
+
+    @property
+    def has_login(self) -> bool:
+        """Whether a user or a password stands in it."""
+        try:
+            return "@" in urlsplit(self.get_secret_value()).netloc
+        except ValueError:
+            return False
 
     @property
     def is_slack(self) -> bool:
@@ -124,9 +133,73 @@ class EndpointUrl(Kind[SecretUrl]):
 
     def read(self, text: str) -> SecretUrl:
         """Return it as it was given: its path and query may be signed."""
-        if _split(text).fragment:
+        url = _split(text)
+        if url.fragment:
             raise Invalid("with a fragment", fix="Remove what follows the #.")
+        if _is_odd_ipv4(url.hostname or ""):
+            # Some programs read 127.1 as an address, others as a name, and nobody means it well.
+            raise Invalid(
+                "whose host is an IPv4 address in an odd spelling",
+                fix="Write it as four decimal numbers, as in 192.168.0.7.",
+            )
         return SecretUrl(text)
+
+
+class ProxyUrl(Kind[SecretUrl]):
+    """A forward proxy that makes the connections; https:// goes through it by CONNECT."""
+
+    secret = True
+
+    def __init__(self) -> None:
+        super().__init__(
+            allowed="http://host:port, with user:password@ before the host if the proxy asks",
+            fix="Write it like http://proxy.example.com:3128.",
+        )
+
+    def read(self, text: str) -> SecretUrl:
+        """Return it; a port must be there, for those of proxies are many."""
+        url = _split(text)
+        if url.scheme != "http":
+            raise Invalid("which is not http://")
+        if url.port is None:
+            raise Invalid("without a port")
+        if url.path.strip("/") or url.query or url.fragment:
+            raise Invalid("with something behind the port", fix="Remove what follows the port.")
+        try:
+            unquote(url.netloc.rpartition("@")[0], errors="strict").encode("latin-1")
+        except UnicodeError:
+            raise Invalid("with a login that no header can carry") from None
+        return SecretUrl(text)
+
+
+class Network(Kind[IPv4Network | IPv6Network]):
+    """An address, or a network of them."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            allowed="an IP address or a network, such as 10.1.2.3, 10.1.0.0/16 or fd12::/48",
+            fix="Write an address, or a network as its first address and its length.",
+        )
+
+    def read(self, text: str) -> IPv4Network | IPv6Network:
+        """Return the network; one of a single address for an address."""
+        if "%" in text:
+            raise Invalid("with a zone", fix="Remove what follows the %.")
+        try:
+            network = ip_network(text, strict=False)
+            address = ip_address(text.partition("/")[0])
+        except ValueError:
+            raise Invalid from None
+        if address != network.network_address:
+            raise Invalid("which is no first address", fix=f"Write {network}, or one address.")
+        if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped:
+            raise Invalid("which is IPv4 in IPv6", fix="Write it as IPv4.")
+        return network
+
+    def show(self, value: IPv4Network | IPv6Network) -> str:
+        """Return it as a user would write it."""
+        single = value.num_addresses == 1
+        return str(value.network_address if single else value)
 
 
 class Listen(Kind[Address]):
@@ -220,6 +293,19 @@ def _split(text: str) -> SplitResult:
     if url.scheme not in {"http", "https"} or not url.hostname:
         raise Invalid
     return url
+
+
+def _is_odd_ipv4(host: str) -> bool:
+    """Whether ``host`` is an IPv4 address for the C library, and not in the one usual spelling."""
+    try:
+        inet_aton(host)
+    except (OSError, UnicodeError, ValueError):
+        return False
+    try:
+        ip_address(host)
+    except ValueError:
+        return True
+    return False
 
 
 def _without_login(url: SplitResult) -> str:

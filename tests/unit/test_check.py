@@ -309,3 +309,87 @@ async def test_no_line_holds_a_secret(environ: dict[str, str], sim: Simulator) -
     assert "s3cret" not in text
     assert SECRET.removeprefix("whsec_") not in text
     assert sim.api_key not in text
+
+
+async def test_an_endpoint_where_nothing_may_be_sent_is_told_in_advance(
+    environ: dict[str, str], receiver: Receiver
+) -> None:
+    """With the same words that a failed delivery would have, and before there is one."""
+    refused = await found(environ, BATCHWATCH_WEBHOOK_URL="http://169.254.169.254/hook")
+    not_public = await found(environ, BATCHWATCH_PUBLIC_ONLY="true")
+    allowed = await found(
+        environ, BATCHWATCH_PUBLIC_ONLY="true", BATCHWATCH_ALLOW_ADDRESSES="127.0.0.0/8"
+    )
+
+    assert about("endpoint webhook", refused) == (
+        Verdict.WRONG,
+        (
+            "http://169.254.169.254/… (webhook): 169.254.169.254 is refused as cloud metadata; "
+            "allow_addresses can name it"
+        ),
+    )
+    verdict, text = about("endpoint webhook", not_public)
+    assert Verdict.WRONG is verdict
+    assert "127.0.0.1 is refused as loopback, since public_only is set" in text
+    assert Verdict.OK is about("endpoint webhook", allowed)[0]
+    assert [] == receiver.received
+
+
+async def test_a_name_of_which_one_address_is_refused_is_warned_of(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others do, and somebody should know."""
+    resolve = socket.getaddrinfo
+
+    def two(host: Any, port: Any, *rest: Any, **more: Any) -> Any:
+        if host != "hooks.test":
+            return resolve(host, port, *rest, **more)
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port))
+            for one in ("127.0.0.1", "169.254.7.7")
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", two)
+    findings = await found(environ, BATCHWATCH_WEBHOOK_URL="http://hooks.test/hook")
+
+    verdict, text = about("endpoint webhook", findings)
+    assert Verdict.WARNING is verdict
+    assert "is at 127.0.0.1, 169.254.7.7, of which 169.254.7.7 is refused as link-local" in text
+
+
+@pytest.mark.usefixtures("no_names")
+async def test_behind_a_proxy_it_is_the_proxy_that_is_looked_for(environ: dict[str, str]) -> None:
+    """The receiver's name may be known there alone; an address is judged all the same."""
+    proxy = {"BATCHWATCH_ENDPOINTS__OPS__PROXY": "http://ops:login-s3cret@127.0.0.1:3128"}
+    url = "BATCHWATCH_ENDPOINTS__OPS__URL"
+
+    well = about("endpoint ops", await found(environ, **proxy, **{url: "https://inside.test/hook"}))
+    wrong = about("endpoint ops", await found(environ, **proxy, **{url: "http://169.254.7.7/"}))
+
+    assert well == (
+        Verdict.OK,
+        (
+            "https://inside.test/… (webhook) is reached by the proxy http://127.0.0.1:3128 "
+            "at 127.0.0.1"
+        ),
+    )
+    assert Verdict.WRONG is wrong[0]
+
+
+async def test_files_of_tls_that_cannot_be_used_are_told(environ: dict[str, str]) -> None:
+    """With the setting that names them."""
+    tls = {
+        "BATCHWATCH_ENDPOINTS__OPS__URL": "https://127.0.0.1:1/hook",
+        "BATCHWATCH_ENDPOINTS__OPS__TLS_CA": "/nowhere/ca.pem",
+        "BATCHWATCH_ENDPOINTS__OPS__TLS_VERIFY": "false",
+    }
+    findings = [one for one in await found(environ, **tls) if one.part == "settings"]
+
+    assert [
+        (
+            "BATCHWATCH_ENDPOINTS__OPS__TLS_CA: '/nowhere/ca.pem', no such file; "
+            "needed is a file with certificates in PEM. Create it, or correct the path."
+        )
+    ] == [one.text for one in findings if one.verdict is Verdict.WRONG]
+    warned = [one.text for one in findings if one.verdict is Verdict.WARNING]
+    assert any("endpoints.ops has tls_verify set to false" in one for one in warned)

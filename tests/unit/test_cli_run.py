@@ -179,3 +179,30 @@ async def test_simulate_ends_well_when_it_is_told_to() -> None:
     assert (0, "calm", 7) == (code, line["scenario"], line["seed"])
     assert line["url"].startswith("http://127.0.0.1:")
     assert "simulator.stopped" in said
+
+
+async def test_a_file_that_a_setting_names_and_that_cannot_be_used_keeps_it_from_starting(
+    sim: Simulator, receiver: Receiver, tmp_path: Path
+) -> None:
+    """As any wrong setting does, and with the same words."""
+    tls = {"BATCHWATCH_ENDPOINTS__HOOK__TLS_CA": "/nowhere/ca.pem"}
+    async with started(environment(sim, receiver, tmp_path, **tls), "run") as daemon:
+        code, said = await daemon.ends()
+
+    assert 2 == code
+    assert "BATCHWATCH_ENDPOINTS__HOOK__TLS_CA" in said
+    assert "'/nowhere/ca.pem', no such file" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "batchwatch.db").exists()  # the daemon is gone
+
+
+async def test_what_is_doubtful_is_said_at_the_start(
+    sim: Simulator, receiver: Receiver, tmp_path: Path
+) -> None:
+    """Not only to those who run check."""
+    tls = {"BATCHWATCH_ENDPOINTS__HOOK__TLS_VERIFY": "false"}
+    async with started(environment(sim, receiver, tmp_path, **tls), "run") as daemon:
+        line = json.loads(await daemon.says("settings.doubted"))
+
+    assert "warning" == line["level"]
+    assert line["reason"].startswith("endpoints.hook has tls_verify set to false: ")

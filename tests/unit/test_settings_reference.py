@@ -81,7 +81,9 @@ def test_the_example_can_be_used_as_it_is() -> None:
 
     assert ["production", "europe"] == list(settings.watches)
     assert [1200, 20] == [watch.requests_per_minute for watch in settings.watches.values()]
-    assert ["webhook", "slack"] == [endpoint.type for endpoint in settings.endpoints.values()]
+    assert ["webhook", "webhook", "slack"] == [
+        endpoint.type for endpoint in settings.endpoints.values()
+    ]
     assert ("pipeline",) == settings.routes["everything"].endpoints
 
 

@@ -12,6 +12,7 @@ import pytest
 from batchwatch.deliver.sender import Sender, new_session
 from tests.support.clock import ManualClock
 from tests.support.receiver import Receiver
+from tests.unit.deliver.authority import Authority
 from tests.unit.deliver.outbox import HOOK, OTHER, Store, opened
 
 if TYPE_CHECKING:
@@ -69,3 +70,8 @@ def tls(certificate: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     return context
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))

@@ -27,6 +27,7 @@ class Line:
 
     url: str
     requests: list[bytes] = field(default_factory=list)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
     hung_up: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -45,6 +46,7 @@ async def saying(
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError, ConnectionError):  # the caller's good right
             line.requests.append(await _request(reader))
+            line.asked.set()
             writer.write(said)
             await writer.drain()
             if then == "reset":

@@ -252,6 +252,37 @@ async def test_an_answer_without_end_is_read_so_far_and_no_further(
     assert (failure, "x" * KEPT_LIMIT) == (attempt.failure, attempt.response)
 
 
+@pytest.mark.parametrize("said", [b"", HEADERS_ONLY, HEADERS_ONLY + b"half"])
+async def test_silence_ends_a_request_before_a_long_limit_does(
+    said: bytes, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may think for five minutes must at least be there."""
+    monkeypatch.setattr("batchwatch.deliver.troubles.READ_TIMEOUT", SHORT)
+
+    async with saying(said, then="hang") as line:
+        attempt = await post(sender, line.url)
+        await line.hung_up.wait()
+
+    assert Failure.TIMEOUT is attempt.failure
+    assert (attempt.detail or "").endswith(f"nothing was heard for {SHORT:g} s")
+
+
+async def test_a_receiver_that_takes_no_connection_is_not_waited_for_long(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has not come about in a few seconds does not come about in minutes."""
+    monkeypatch.setattr("batchwatch.deliver.troubles.CONNECT_TIMEOUT", SHORT)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        host, port = server.getsockname()
+        with socket.create_connection((host, port)):  # all that the system takes for it
+            attempt = await post(sender, f"http://{host}:{port}/")
+
+    assert (Failure.TIMEOUT, f"no connection within {SHORT:g} s") == (
+        attempt.failure,
+        attempt.detail,
+    )
+
+
 async def test_a_body_that_is_compressed_unasked_is_not_unpacked(
     sender: Sender, receiver: Receiver
 ) -> None:

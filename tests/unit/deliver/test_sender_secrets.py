@@ -119,3 +119,26 @@ async def test_a_login_in_the_url_is_used(sender: Sender, receiver: Receiver) ->
     (received,) = receiver.received
     assert "Basic dXNlcjpsb2dpbi1zM2NyZXQ=" == received.headers["authorization"]
     assert "/hook" == received.path
+
+
+@pytest.mark.parametrize(
+    ("header", "repeated"),
+    [
+        ("Bearer token-s3cret", "token-s3cret"),
+        ("Bearer token-s3cret", "Bearer token-s3cret"),
+        ("Basic b3BzOnBhc3Mtd29yZDpzM2NyZXQ=", "b3BzOnBhc3Mtd29yZDpzM2NyZXQ="),
+        ("Basic b3BzOnBhc3Mtd29yZDpzM2NyZXQ=", "ops:pass-word:s3cret"),
+        ("Basic b3BzOnBhc3Mtd29yZDpzM2NyZXQ=", "pass-word:s3cret"),
+        ("Basic s3cret", "s3cret"),
+    ],
+)
+async def test_what_we_say_who_we_are_with_is_not_kept(
+    header: str, repeated: str, sender: Sender, receiver: Receiver
+) -> None:
+    """Receivers name the token that they do not know, and the password without its user."""
+    receiver.always = says(401, f"There is no {repeated}.")
+
+    attempt = await sender.post(receiver.url, b"{}", {"authorization": header}, timeout=9)
+
+    assert "There is no …." == attempt.response
+    assert "s3cret" not in repr(attempt)

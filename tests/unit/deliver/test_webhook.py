@@ -86,6 +86,19 @@ async def test_each_try_is_signed_anew(
     assert {"evt_1"} == {one.id for one in receiver.received}
 
 
+async def test_all_tries_of_an_event_share_a_trace(
+    sender: Sender, clock: ManualClock, receiver: Receiver
+) -> None:
+    """And each has a span of its own, so that a receiver's traces tell them apart."""
+    webhook = a_webhook(sender, clock, receiver.url, secrets=())
+    for attempt in (1, 2):
+        await webhook.send(a_claimed(attempt=attempt))
+
+    first, second = (one.headers["traceparent"].split("-") for one in receiver.received)
+    assert first[:2] == second[:2]
+    assert first[2] != second[2]
+
+
 async def test_headers_of_its_own_go_along(
     sender: Sender, clock: ManualClock, receiver: Receiver
 ) -> None:
