@@ -10,18 +10,20 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from batchwatch.daemon import cloud_of, key_source, upstream_session
+from batchwatch.daemon import cloud_of, key_source, keys_of, upstream_session
 from batchwatch.llamacloud.errors import CloudError
 from batchwatch.settings.review import describe, warnings
 from batchwatch.store import Database, StoreError, Views
 from batchwatch.store.errors import StoreInUse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
+    from datetime import datetime
 
     import aiohttp
 
     from batchwatch.clock import Clock
+    from batchwatch.deliver.signing import Key
     from batchwatch.settings import EndpointSettings, Settings, WatchSettings
 
 
@@ -59,7 +61,7 @@ async def check(settings: Settings, *, clock: Clock) -> AsyncIterator[Finding]:
         for name, watch in settings.watches.items():
             yield await _watch(settings, name, watch, session, clock)
     for name, endpoint in settings.endpoints.items():
-        yield await _endpoint(name, endpoint)
+        yield await _endpoint(name, endpoint, clock.now())
     if not settings.endpoints:
         yield Finding(
             Verdict.WRONG,
@@ -126,7 +128,7 @@ async def _watch(
     )
 
 
-async def _endpoint(name: str, endpoint: EndpointSettings) -> Finding:
+async def _endpoint(name: str, endpoint: EndpointSettings, now: datetime) -> Finding:
     part = f"endpoint {name}"
     parts = urlsplit(endpoint.url.get_secret_value())
     host = parts.hostname or ""
@@ -142,7 +144,27 @@ async def _endpoint(name: str, endpoint: EndpointSettings) -> Finding:
             "check the URL and this machine's DNS",
         )
     addresses = ", ".join(sorted({str(entry[4][0]) for entry in found})[:3])
-    return Finding(Verdict.OK, part, f"{endpoint.url.shown} ({endpoint.type}) is at {addresses}")
+    where = f"{endpoint.url.shown} ({endpoint.type}) is at {addresses}"
+    keys = keys_of(endpoint)
+    if not keys:
+        return Finding(Verdict.OK, part, where)
+    signing = [key for key in keys if key.signs_at(now)]
+    if not signing:
+        text = "every secret has expired; put a new one in front, from: batchwatch secret new"
+        return Finding(Verdict.WRONG, part, f"{where}; {text}")
+    return Finding(Verdict.OK, part, f"{where}; {_signing(signing, len(keys) - len(signing))}")
+
+
+def _signing(keys: Sequence[Key], expired: int) -> str:
+    """How many secrets sign, and when each ends."""
+    ends = [
+        f"{key.version} until {key.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+        if key.expires_at
+        else f"{key.version} without end"
+        for key in keys
+    ]
+    text = f"{len(keys)} {'secret signs' if len(keys) == 1 else 'secrets sign'}: {', '.join(ends)}"
+    return f"{text}; {expired} expired, and can be removed" if expired else text
 
 
 def _listen(settings: Settings, *, running: bool) -> Finding:

@@ -33,6 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # they show local variables, and those may be secrets
 )
 
+secret = typer.Typer(help="Make secrets that sign.", no_args_is_help=True, rich_markup_mode=None)
+
 Config = Annotated[
     str | None,
     typer.Option("--config", "-c", metavar="FILE", help="A YAML file with settings."),
@@ -52,12 +54,15 @@ def run(config: Config = None) -> None:
     from batchwatch import daemon, log  # noqa: PLC0415
     from batchwatch.clock import Clock  # noqa: PLC0415
     from batchwatch.llamacloud.errors import CloudError  # noqa: PLC0415
+    from batchwatch.settings import SettingsError  # noqa: PLC0415
     from batchwatch.store import StoreError  # noqa: PLC0415
     from batchwatch.web.server import ListenError  # noqa: PLC0415
 
     log.configure(style=settings.log_format, level=settings.log_level)
     try:
         _until_stopped(lambda stop: daemon.run(settings, stop=stop, clock=Clock()))
+    except SettingsError as error:
+        _fail(str(error), code=2)
     except (StoreError, ListenError, CloudError) as error:
         _fail(str(error))
 
@@ -218,6 +223,41 @@ def show(
 
     for row in rows:
         tables.print_batch(row, now=Clock().now())
+
+
+app.add_typer(secret, name="secret")
+
+
+@secret.command()
+def new(
+    *,
+    asymmetric: Annotated[
+        bool,
+        typer.Option(
+            "--asymmetric", help="A pair, by Ed25519: one half signs, the other verifies."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Print a fresh secret that signs what goes to an endpoint.
+
+    A whsec_ is for both sides. With --asymmetric, the first line is the whsk_ for the daemon and
+    the second the whpk_ that its receivers verify with.
+    """
+    from batchwatch.deliver.signing import ExtraMissing, new_pair, new_secret  # noqa: PLC0415
+
+    if not asymmetric:
+        made = {"secret": new_secret()}
+    else:
+        try:
+            private, public = new_pair()
+        except ExtraMissing as error:
+            _fail(str(error))
+        made = {"secret": private, "public_key": public}
+    if as_json:
+        _print_json(made)
+    else:
+        typer.echo("\n".join(made.values()))
 
 
 @app.command()

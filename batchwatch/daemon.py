@@ -14,12 +14,15 @@ from batchwatch.deliver.sender import Sender, new_session
 from batchwatch.deliver.signing import key_of
 from batchwatch.deliver.webhook import Webhook
 from batchwatch.domain.batch import EndpointName, WatchName
+from batchwatch.domain.event import rfc3339
 from batchwatch.domain.routing import FOR_PEOPLE, FOR_PROGRAMS, Route, Router
 from batchwatch.domain.watch import Watch
 from batchwatch.llamacloud.budget import Budget
 from batchwatch.llamacloud.client import LlamaCloud, Scope
 from batchwatch.log import get_logger
 from batchwatch.metrics import Metrics
+from batchwatch.settings import SettingsError, WebhookSettings
+from batchwatch.settings.review import expired
 from batchwatch.store import Batches, Database, Outbox, StoreError, Views, Watches
 from batchwatch.watch.poller import Poller
 from batchwatch.watch.watcher import Watcher
@@ -27,9 +30,11 @@ from batchwatch.web.server import serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from batchwatch.clock import Clock
     from batchwatch.deliver.endpoint import Endpoint
+    from batchwatch.deliver.signing import Key
     from batchwatch.llamacloud.transport import RequestReport
     from batchwatch.settings import EndpointSettings, Settings, WatchSettings
 
@@ -42,8 +47,10 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
     One straight line on purpose: each step needs those above it, and
     teardown is the same list read upwards.
 
-    Raises StoreError, ListenError: what is wrong and how to mend it.
+    Raises SettingsError, StoreError, ListenError: what is wrong and how to mend it.
     """
+    if problems := list(expired(settings, now=clock.now())):
+        raise SettingsError(problems)
     async with AsyncExitStack() as stack:
         metrics = Metrics()
         database = await Database.open(settings.database_url.get_secret_value())
@@ -91,6 +98,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
                 token=settings.api_token.get_secret_value() if settings.api_token else None,
                 metrics=metrics,
                 troubles=troubles,
+                keys=lambda: public_keys(endpoints, now=clock.now()),
             )
         )
         log.info(
@@ -244,6 +252,27 @@ def endpoint_of(name: str, settings: EndpointSettings, sender: Sender, clock: Cl
         schedule=settings.retry_schedule,
         timeout=settings.timeout,
         concurrency=settings.concurrency,
-        keys=[key_of(settings.secret.get_secret_value())] if settings.secret else [],
+        keys=keys_of(settings),
         headers={name: value.get_secret_value() for name, value in settings.headers.items()},
     )
+
+
+def keys_of(settings: EndpointSettings) -> list[Key]:
+    """What signs for an endpoint, what has expired among it."""
+    secrets = settings.secret if isinstance(settings, WebhookSettings) else ()
+    return [key_of(one.text.get_secret_value(), one.expires_at) for one in secrets]
+
+
+def public_keys(endpoints: Sequence[Endpoint], *, now: datetime) -> list[dict[str, str | None]]:
+    """The public halves of what signs at ``now``, for whoever receives it."""
+    return [
+        {
+            "endpoint": endpoint.name,
+            "key": key.public,
+            "expires_at": rfc3339(key.expires_at) if key.expires_at else None,
+        }
+        for endpoint in endpoints
+        if isinstance(endpoint, Webhook)
+        for key in endpoint.keys
+        if key.public is not None and key.signs_at(now)
+    ]

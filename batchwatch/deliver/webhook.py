@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchwatch.deliver.signing import signed_headers
+from batchwatch.domain.delivery import Attempt, Failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from batchwatch.clock import Clock
     from batchwatch.deliver.sender import Sender
+    from batchwatch.deliver.signing import Key
     from batchwatch.domain.batch import EndpointName
-    from batchwatch.domain.delivery import Attempt, Claimed
+    from batchwatch.domain.delivery import Claimed
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +29,31 @@ class Webhook:
     schedule: Sequence[float]
     timeout: float  # seconds
     concurrency: int
-    keys: Sequence[bytes] = field(default=(), repr=False)
+    keys: Sequence[Key] = field(default=(), repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     async def send(self, delivery: Claimed) -> Attempt:
-        """POST the event's envelope."""
+        """POST the event, unless there is nothing left to sign with.
+
+        An endpoint whose secrets have all expired fails, and not for good.
+        To sign on would give the lie to the expiry, which may stand there
+        because somebody else knows the secret; to go unsigned would teach the
+        receiver to take forgeries.
+        """
+        now = self.clock.now()
+        keys = [key for key in self.keys if key.signs_at(now)]
+        if self.keys and not keys:
+            return Attempt(
+                now, 0.0, Failure.UNSIGNED, detail="every secret has expired; set a new one"
+            )
         headers = {
             **self.headers,
             "Content-Type": "application/json",
             **signed_headers(
                 delivery.event_id,
                 delivery.payload,
-                keys=self.keys,
-                timestamp=int(self.clock.now().timestamp()),
+                keys=keys,
+                timestamp=int(now.timestamp()),
             ),
         }
         return await self.sender.post(self.url, delivery.payload, headers, timeout=self.timeout)

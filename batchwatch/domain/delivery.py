@@ -49,6 +49,7 @@ class Failure(StrEnum):
     RATE_LIMITED = "rate_limited"
     CLIENT_ERROR = "client_error"
     SERVER_ERROR = "server_error"
+    UNSIGNED = "unsigned"  # every secret has expired, and nothing goes out unsigned unasked
     GONE = "gone"
     PROTOCOL = "protocol"  # what came back was no HTTP
     REFUSED = "refused"  # the receiver's own words say that it will never take this

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, SecretStr, Tag
 
 from batchwatch.settings.events import EventPattern
 from batchwatch.settings.kinds import Choice, Duration, Flag, ListOf, Whole, Word
-from batchwatch.settings.secrets import HeaderName, HeaderValue, Key, SigningSecret
+from batchwatch.settings.secrets import HeaderName, HeaderValue, Key
+from batchwatch.settings.signing import SigningSecret, SigningSecrets
 from batchwatch.settings.urls import BaseUrl, EndpointUrl, SecretUrl
 
 LLAMA_CLOUD = "https://api.cloud.llamaindex.ai"
@@ -118,9 +119,10 @@ class WebhookSettings(_Endpoint):
         default=16,
         description=_CONCURRENCY_MEANING,
     )
-    secret: Annotated[SecretStr | None, SigningSecret()] = Field(
-        default=None,
-        description="Signs each message by Standard Webhooks; without one, nothing is signed.",
+    secret: Annotated[tuple[SigningSecret, ...], SigningSecrets()] = Field(
+        default=(),
+        description="Signs each message by Standard Webhooks; of several, each that has not "
+        "expired does. Without one, nothing is signed.",
     )
     headers: dict[Annotated[str, HeaderName()], Annotated[SecretStr, HeaderValue()]] = Field(
         default={},
