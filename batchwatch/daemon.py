@@ -12,7 +12,7 @@ import aiohttp
 from batchwatch.deliver.dispatcher import Dispatcher
 from batchwatch.deliver.sender import Sender, new_session
 from batchwatch.deliver.signing import key_of
-from batchwatch.deliver.webhook import Webhook
+from batchwatch.deliver.webhook import Webhook, envelope
 from batchwatch.domain.batch import EndpointName, WatchName
 from batchwatch.domain.event import rfc3339
 from batchwatch.domain.routing import FOR_PEOPLE, FOR_PROGRAMS, Route, Router
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from batchwatch.clock import Clock
     from batchwatch.deliver.endpoint import Endpoint
     from batchwatch.deliver.signing import Key
+    from batchwatch.deliver.webhook import Write
     from batchwatch.llamacloud.transport import RequestReport
     from batchwatch.settings import EndpointSettings, Settings, WatchSettings
 
@@ -254,6 +255,7 @@ def endpoint_of(name: str, settings: EndpointSettings, sender: Sender, clock: Cl
         concurrency=settings.concurrency,
         keys=keys_of(settings),
         headers={name: value.get_secret_value() for name, value in settings.headers.items()},
+        write=_writer(settings.format),
     )
 
 
@@ -276,3 +278,11 @@ def public_keys(endpoints: Sequence[Endpoint], *, now: datetime) -> list[dict[st
         for key in endpoint.keys
         if key.public is not None and key.signs_at(now)
     ]
+
+
+def _writer(format_: str) -> Write:
+    if format_ == "standard":
+        return envelope
+    from batchwatch.deliver import cloudevents  # noqa: PLC0415  # not for all
+
+    return cloudevents.structured if format_ == "cloudevents" else cloudevents.binary

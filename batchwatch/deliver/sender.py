@@ -28,6 +28,7 @@ CONNECT_TIMEOUT: Final = 10.0  # seconds
 _OPEN_HEADERS: Final = frozenset({
     "accept", "accept-encoding", "content-length", "content-type", "host", "user-agent",
     "webhook-id", "webhook-timestamp",
+    "ce-id", "ce-source", "ce-specversion", "ce-subject", "ce-time", "ce-type",
 })  # fmt: skip
 _TELLING: Final = 4  # characters; what is shorter is in every text
 _TELLING_PART: Final = 12  # characters of a path's part; shorter ones are words such as webhooks

@@ -9,7 +9,7 @@ from batchwatch.deliver.signing import signed_headers
 from batchwatch.domain.delivery import Attempt, Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from batchwatch.clock import Clock
     from batchwatch.deliver.sender import Sender
@@ -17,10 +17,20 @@ if TYPE_CHECKING:
     from batchwatch.domain.batch import EndpointName
     from batchwatch.domain.delivery import Claimed
 
+    Write = Callable[[Claimed], tuple[dict[str, str], bytes]]
+
+
+def envelope(delivery: Claimed) -> tuple[dict[str, str], bytes]:
+    """Headers and body of an event as it is stored, which is as Standard Webhooks has it."""
+    return {"Content-Type": "application/json"}, delivery.payload
+
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """An endpoint that gets the event itself, signed at the moment it is sent."""
+    """An endpoint that gets the event itself, signed at the moment it is sent.
+
+    ``write`` decides on the format.
+    """
 
     name: EndpointName
     url: str = field(repr=False)  # some receivers keep their secret in it
@@ -31,6 +41,7 @@ class Webhook:
     concurrency: int
     keys: Sequence[Key] = field(default=(), repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    write: Write = envelope
 
     async def send(self, delivery: Claimed) -> Attempt:
         """POST the event, unless there is nothing left to sign with.
@@ -46,14 +57,7 @@ class Webhook:
             return Attempt(
                 now, 0.0, Failure.UNSIGNED, detail="every secret has expired; set a new one"
             )
-        headers = {
-            **self.headers,
-            "Content-Type": "application/json",
-            **signed_headers(
-                delivery.event_id,
-                delivery.payload,
-                keys=keys,
-                timestamp=int(now.timestamp()),
-            ),
-        }
-        return await self.sender.post(self.url, delivery.payload, headers, timeout=self.timeout)
+        described, body = self.write(delivery)
+        signed = signed_headers(delivery.event_id, body, keys=keys, timestamp=int(now.timestamp()))
+        headers = {**self.headers, **described, **signed}
+        return await self.sender.post(self.url, body, headers, timeout=self.timeout)

@@ -91,6 +91,7 @@ class WatchSettings(_Part):
 
 _TYPE = Choice("webhook", "slack")
 _TYPE_MEANING = "The kind of receiver; where it is left out, the host of the URL tells."
+_FORMAT = Choice("standard", "cloudevents", "cloudevents-binary")
 _CONCURRENCY = Whole(1, 256)
 _CONCURRENCY_MEANING = "How many deliveries may be under way at once."
 
@@ -123,6 +124,11 @@ class WebhookSettings(_Endpoint):
         default=(),
         description="Signs each message by Standard Webhooks; of several, each that has not "
         "expired does. Without one, nothing is signed.",
+    )
+    format: Annotated[Literal["standard", "cloudevents", "cloudevents-binary"], _FORMAT] = Field(
+        default="standard",
+        description="How an event is written: the envelope of Standard Webhooks, or CloudEvents "
+        "with all of it in the body or with its attributes in the headers.",
     )
     headers: dict[Annotated[str, HeaderName()], Annotated[SecretStr, HeaderValue()]] = Field(
         default={},

@@ -61,8 +61,10 @@ class HeaderName(Word):
 
     # What we say ourselves about a message must stay true.
     _OURS = frozenset({
-        "connection", "content-encoding", "content-length", "content-type", "host", "te", "trailer",
-        "transfer-encoding", "upgrade", "webhook-id", "webhook-signature", "webhook-timestamp",
+        "ce-datacontenttype", "ce-id", "ce-source", "ce-specversion", "ce-subject", "ce-time",
+        "ce-type", "connection", "content-encoding", "content-length", "content-type", "host", "te",
+        "trailer", "transfer-encoding", "upgrade", "webhook-id", "webhook-signature",
+        "webhook-timestamp",
     })  # fmt: skip
 
     def __init__(self) -> None:

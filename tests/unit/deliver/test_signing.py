@@ -257,7 +257,7 @@ def test_without_the_package_for_it_an_asymmetric_key_says_what_to_install(
 
 
 def test_who_has_no_asymmetric_key_does_not_pay_for_it() -> None:
-    """The daemon imports nothing of it."""
+    """The daemon imports nothing of it, nor what writes CloudEvents."""
     code = """
 import sys
 from batchwatch import daemon
@@ -268,7 +268,7 @@ given = load(environ={
     "BATCHWATCH_WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
 })
 daemon.endpoint_of("webhook", given.endpoints["webhook"], None, None)
-print([one for one in ("cryptography",) if one in sys.modules])
+print([one for one in ("cryptography", "batchwatch.deliver.cloudevents") if one in sys.modules])
 """
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
