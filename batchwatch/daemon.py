@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from batchwatch.deliver.dispatcher import Dispatcher
+from batchwatch.deliver.handshake import Handshake
 from batchwatch.deliver.sender import Sender, new_session
 from batchwatch.deliver.signing import key_of
 from batchwatch.deliver.webhook import Webhook, envelope
@@ -256,6 +257,9 @@ def endpoint_of(name: str, settings: EndpointSettings, sender: Sender, clock: Cl
         keys=keys_of(settings),
         headers={name: value.get_secret_value() for name, value in settings.headers.items()},
         write=_writer(settings.format),
+        handshake=(
+            Handshake(EndpointName(name), origin=settings.origin) if settings.handshake else None
+        ),
     )
 
 

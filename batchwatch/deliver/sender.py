@@ -27,7 +27,7 @@ CONNECT_TIMEOUT: Final = 10.0  # seconds
 # What everybody may know of a request, in lower case; an id is what receivers complain about.
 _OPEN_HEADERS: Final = frozenset({
     "accept", "accept-encoding", "content-length", "content-type", "host", "user-agent",
-    "webhook-id", "webhook-timestamp",
+    "webhook-id", "webhook-timestamp", "webhook-request-origin",
     "ce-id", "ce-source", "ce-specversion", "ce-subject", "ce-time", "ce-type",
 })  # fmt: skip
 _TELLING: Final = 4  # characters; what is shorter is in every text
@@ -64,11 +64,14 @@ class Sender:
         headers: Mapping[str, str],
         *,
         timeout: float,  # noqa: ASYNC109  # seconds for the whole exchange, told to aiohttp
+        method: str = "POST",
+        answer: dict[str, str] | None = None,
     ) -> Attempt:
         """Send ``body`` and read the answer; ``timeout`` seconds for all of it.
 
         Any 2xx that ends in time is success. Redirects are not followed: a
-        receiver must not be able to point a signed request elsewhere.
+        receiver must not be able to point a signed request elsewhere. The
+        headers of the answer are put into ``answer``, in lower case.
         """
         started_at = self._clock.now()
         begun = self._clock.monotonic()
@@ -76,10 +79,12 @@ class Sender:
         failure: Failure | None
         status = retry_after = text = detail = None
         try:
-            async with self._session.post(
-                url, data=body, headers=headers, timeout=limits, allow_redirects=False
+            async with self._session.request(
+                method, url, data=body, headers=headers, timeout=limits, allow_redirects=False
             ) as response:
                 status = response.status
+                if answer is not None:
+                    answer.update((name.lower(), told) for name, told in response.headers.items())
                 text = await _start_of(response)
                 failure = _failure_of(status)
                 if failure is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from batchwatch.deliver.handshake import REQUEST_ORIGIN
 from batchwatch.deliver.signing import signed_headers
 from batchwatch.domain.delivery import Attempt, Failure
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from batchwatch.clock import Clock
+    from batchwatch.deliver.handshake import Handshake
     from batchwatch.deliver.sender import Sender
     from batchwatch.deliver.signing import Key
     from batchwatch.domain.batch import EndpointName
@@ -29,7 +31,8 @@ def envelope(delivery: Claimed) -> tuple[dict[str, str], bytes]:
 class Webhook:
     """An endpoint that gets the event itself, signed at the moment it is sent.
 
-    ``write`` decides on the format.
+    ``write`` decides on the format. With a ``handshake`` the receiver is
+    asked first whether it wants to be sent to.
     """
 
     name: EndpointName
@@ -42,15 +45,26 @@ class Webhook:
     keys: Sequence[Key] = field(default=(), repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     write: Write = envelope
+    handshake: Handshake | None = None
 
     async def send(self, delivery: Claimed) -> Attempt:
-        """POST the event, unless there is nothing left to sign with.
+        """POST the event, unless there is nothing left to sign with or the receiver is unwilling.
 
         An endpoint whose secrets have all expired fails, and not for good.
         To sign on would give the lie to the expiry, which may stand there
         because somebody else knows the secret; to go unsigned would teach the
         receiver to take forgeries.
         """
+        begun = self.clock.monotonic()
+        asked = {}
+        if self.handshake is not None:
+            # Half of the time, so that the message has the other half.
+            refusal = await self.handshake.refusal(
+                self.sender, self.url, self.headers, timeout=self.timeout / 2
+            )
+            if refusal is not None:
+                return refusal
+            asked = {REQUEST_ORIGIN: self.handshake.origin}
         now = self.clock.now()
         keys = [key for key in self.keys if key.signs_at(now)]
         if self.keys and not keys:
@@ -59,5 +73,6 @@ class Webhook:
             )
         described, body = self.write(delivery)
         signed = signed_headers(delivery.event_id, body, keys=keys, timestamp=int(now.timestamp()))
-        headers = {**self.headers, **described, **signed}
-        return await self.sender.post(self.url, body, headers, timeout=self.timeout)
+        headers = {**self.headers, **asked, **described, **signed}
+        left = self.timeout - round(self.clock.monotonic() - begun, 1)
+        return await self.sender.post(self.url, body, headers, timeout=left)

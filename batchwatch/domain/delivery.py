@@ -49,6 +49,7 @@ class Failure(StrEnum):
     RATE_LIMITED = "rate_limited"
     CLIENT_ERROR = "client_error"
     SERVER_ERROR = "server_error"
+    NOT_ALLOWED = "not_allowed"  # the receiver was asked, and has not agreed to be sent to
     UNSIGNED = "unsigned"  # every secret has expired, and nothing goes out unsigned unasked
     GONE = "gone"
     PROTOCOL = "protocol"  # what came back was no HTTP

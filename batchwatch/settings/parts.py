@@ -92,6 +92,11 @@ class WatchSettings(_Part):
 _TYPE = Choice("webhook", "slack")
 _TYPE_MEANING = "The kind of receiver; where it is left out, the host of the URL tells."
 _FORMAT = Choice("standard", "cloudevents", "cloudevents-binary")
+_ORIGIN = Word(
+    r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*",
+    allowed="a DNS name, such as batchwatch.example.com",
+    fix="Write it without a scheme, a port and a path.",
+)
 _CONCURRENCY = Whole(1, 256)
 _CONCURRENCY_MEANING = "How many deliveries may be under way at once."
 
@@ -129,6 +134,15 @@ class WebhookSettings(_Endpoint):
         default="standard",
         description="How an event is written: the envelope of Standard Webhooks, or CloudEvents "
         "with all of it in the body or with its attributes in the headers.",
+    )
+    handshake: Annotated[bool, Flag()] = Field(
+        default=False,
+        description="Whether to ask the receiver by OPTIONS before the first message, as "
+        "CloudEvents does, and to send nothing until it agrees.",
+    )
+    origin: Annotated[str, _ORIGIN] = Field(
+        default="batchwatch",
+        description="The DNS name that we go by in the handshake.",
     )
     headers: dict[Annotated[str, HeaderName()], Annotated[SecretStr, HeaderValue()]] = Field(
         default={},

@@ -63,8 +63,8 @@ class HeaderName(Word):
     _OURS = frozenset({
         "ce-datacontenttype", "ce-id", "ce-source", "ce-specversion", "ce-subject", "ce-time",
         "ce-type", "connection", "content-encoding", "content-length", "content-type", "host", "te",
-        "trailer", "transfer-encoding", "upgrade", "webhook-id", "webhook-signature",
-        "webhook-timestamp",
+        "trailer", "transfer-encoding", "upgrade", "webhook-id", "webhook-request-callback",
+        "webhook-request-origin", "webhook-request-rate", "webhook-signature", "webhook-timestamp",
     })  # fmt: skip
 
     def __init__(self) -> None:
