@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from batchwatch.daemon import cloud_of, guard_of, key_source, upstream_session
+from batchwatch.daemon import cloud_of, guard_of, key_source, keys_of, upstream_session
 from batchwatch.llamacloud.errors import CloudError
 from batchwatch.settings.problems import SettingsError
 from batchwatch.settings.review import describe, warnings
@@ -19,11 +19,13 @@ from batchwatch.store import Database, StoreError, Views
 from batchwatch.store.errors import StoreInUse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
+    from datetime import datetime
 
     import aiohttp
 
     from batchwatch.clock import Clock
+    from batchwatch.deliver.signing import Key
     from batchwatch.settings import EndpointSettings, Settings, WatchSettings
 
 
@@ -63,7 +65,7 @@ async def check(settings: Settings, *, clock: Clock) -> AsyncIterator[Finding]:
         for name, watch in settings.watches.items():
             yield await _watch(settings, name, watch, session, clock)
     for name, endpoint in settings.endpoints.items():
-        yield await _endpoint(name, endpoint)
+        yield await _endpoint(name, endpoint, clock.now())
     if not settings.endpoints:
         yield Finding(
             Verdict.WRONG,
@@ -141,9 +143,18 @@ def _tls(settings: Settings) -> list[str]:
     return []
 
 
-async def _endpoint(name: str, endpoint: EndpointSettings) -> Finding:
+async def _endpoint(name: str, endpoint: EndpointSettings, now: datetime) -> Finding:
+    """Whether it can be reached, and how its messages are signed."""
+    reach, where = await _reach(endpoint)
+    if reach is Verdict.WRONG:
+        return Finding(reach, f"endpoint {name}", where)
+    signing, text = _signing(keys_of(endpoint), now)
+    verdict = next(one for one in reversed(Verdict) if one in (reach, signing))
+    return Finding(verdict, f"endpoint {name}", "; ".join(filter(None, (where, text))))
+
+
+async def _reach(endpoint: EndpointSettings) -> tuple[Verdict, str]:
     """Whether its host, or the proxy that leads there, has an address, and one that we may use."""
-    part = f"endpoint {name}"
     guard = guard_of(endpoint)
     first = endpoint.proxy or endpoint.url
     parts = urlsplit(first.get_secret_value())
@@ -153,27 +164,43 @@ async def _endpoint(name: str, endpoint: EndpointSettings) -> Finding:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:  # the latter for what can be no host's name
         reason = getattr(error, "strerror", None) or "it is none"
-        return Finding(
-            Verdict.WRONG,
-            part,
-            f"{first.shown}: the name {host} cannot be resolved ({reason}); "
-            "check the URL and this machine's DNS",
+        text = (
+            f"the name {host} cannot be resolved ({reason}); check the URL and this machine's DNS"
         )
+        return Verdict.WRONG, f"{first.shown}: {text}"
     addresses = sorted({str(entry[4][0]) for entry in found})
     said = f"{endpoint.url.shown} ({endpoint.type})"
     where = ", ".join(addresses[:3])
     if endpoint.proxy:
         if why := guard.refusal_of_literal(endpoint.url.host):
-            return Finding(Verdict.WRONG, part, f"{said}: {why}")
-        return Finding(
-            Verdict.OK, part, f"{said} is reached by the proxy {endpoint.proxy.shown} at {where}"
-        )
+            return Verdict.WRONG, f"{said}: {why}"
+        return Verdict.OK, f"{said} is reached by the proxy {endpoint.proxy.shown} at {where}"
     refused = [why for one in addresses if (why := guard.refusal(one))]
     if len(refused) == len(addresses):
-        return Finding(Verdict.WRONG, part, f"{said}: {refused[0]}")
+        return Verdict.WRONG, f"{said}: {refused[0]}"
     if refused:
-        return Finding(Verdict.WARNING, part, f"{said} is at {where}, of which {refused[0]}")
-    return Finding(Verdict.OK, part, f"{said} is at {where}")
+        return Verdict.WARNING, f"{said} is at {where}, of which {refused[0]}"
+    return Verdict.OK, f"{said} is at {where}"
+
+
+def _signing(keys: Sequence[Key], now: datetime) -> tuple[Verdict, str]:
+    """How many secrets sign, and when each ends."""
+    if not keys:
+        return Verdict.OK, ""
+    signing = [key for key in keys if key.signs_at(now)]
+    if not signing:
+        text = "every secret has expired; put a new one in front, from: batchwatch secret new"
+        return Verdict.WRONG, text
+    ends = [
+        f"{key.version} until {key.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+        if key.expires_at
+        else f"{key.version} without end"
+        for key in signing
+    ]
+    count = "1 secret signs" if len(signing) == 1 else f"{len(signing)} secrets sign"
+    expired = len(keys) - len(signing)
+    more = f"; {expired} expired, and can be removed" if expired else ""
+    return Verdict.OK, f"{count}: {', '.join(ends)}{more}"
 
 
 def _listen(settings: Settings, *, running: bool) -> Finding:

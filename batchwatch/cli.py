@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from batchwatch.settings import Settings
     from batchwatch.settings.kinds import Kind
+    from batchwatch.settings.signing import SigningSecret
 
 _T = TypeVar("_T")
 
@@ -33,6 +34,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,  # they show local variables, and those may be secrets
 )
+
+secret = typer.Typer(help="Make secrets that sign.", no_args_is_help=True, rich_markup_mode=None)
 
 Config = Annotated[
     str | None,
@@ -136,12 +139,14 @@ def certify(
             "URL: Slack takes its own messages and no others; there is nothing to certify", code=2
         )
     patience = _read("--timeout", Duration("100ms", "5m"), timeout)
-    key = key_of(_signing_secret(secret))
+    keys = [key_of(one.text.get_secret_value(), one.expires_at) for one in _signing_secrets(secret)]
     log.configure(style="console", level="error")  # the report tells it all
     found: list[dict[str, Any]] = []
 
     async def report() -> None:
-        async for one in judge(place.get_secret_value(), key=key, timeout=patience, clock=Clock()):
+        async for one in judge(
+            place.get_secret_value(), keys=keys, timeout=patience, clock=Clock()
+        ):
             found.append(one.as_row())
             if not as_json:
                 tables.print_certified(found[-1])
@@ -284,6 +289,41 @@ def show(
         tables.print_batch(row, now=Clock().now())
 
 
+app.add_typer(secret, name="secret")
+
+
+@secret.command()
+def new(
+    *,
+    asymmetric: Annotated[
+        bool,
+        typer.Option(
+            "--asymmetric", help="A pair, by Ed25519: one half signs, the other verifies."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Print a fresh secret that signs what goes to an endpoint.
+
+    A whsec_ is for both sides. With --asymmetric, the first line is the whsk_ for the daemon and
+    the second the whpk_ that its receivers verify with.
+    """
+    from batchwatch.deliver.signing import ExtraMissing, new_pair, new_secret  # noqa: PLC0415
+
+    if not asymmetric:
+        made = {"secret": new_secret()}
+    else:
+        try:
+            private, public = new_pair()
+        except ExtraMissing as error:
+            _fail(str(error))
+        made = {"secret": private, "public_key": public}
+    if as_json:
+        _print_json(made)
+    else:
+        typer.echo("\n".join(made.values()))
+
+
 @app.command()
 def version(*, as_json: Json = False) -> None:
     """Print the version."""
@@ -312,11 +352,11 @@ def _read(name: str, kind: Kind[_T], text: str) -> _T:
         _fail(str(Problem(name, wrong.given, wrong.expected, wrong.fix)), code=2)
 
 
-def _signing_secret(given: str | None) -> str:
-    """The secret of the option, of the environment, or of the file that the environment names."""
+def _signing_secrets(given: str | None) -> tuple[SigningSecret, ...]:
+    """The secrets of the option, of the environment, or of the file that the environment names."""
     from batchwatch.settings.files import UnreadableError, read_secret  # noqa: PLC0415
     from batchwatch.settings.kinds import Location  # noqa: PLC0415
-    from batchwatch.settings.secrets import SigningSecret  # noqa: PLC0415
+    from batchwatch.settings.signing import SigningSecrets  # noqa: PLC0415
 
     name = "BATCHWATCH_WEBHOOK_SECRET"
     text = given or os.environ.get(name)
@@ -332,7 +372,7 @@ def _signing_secret(given: str | None) -> str:
             _fail(f"{name}_FILE: {error}; {error.fix}", code=2)
     if not text:
         _fail(f"without the receiver's secret there is nothing to certify; set {name}", code=2)
-    return _read(name, SigningSecret(), text).get_secret_value()
+    return _read(name, SigningSecrets(), text)
 
 
 def _known_scenario(name: str) -> None:

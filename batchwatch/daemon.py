@@ -13,16 +13,19 @@ import aiohttp
 from batchwatch.deliver.connections import Connections
 from batchwatch.deliver.dispatcher import Dispatcher
 from batchwatch.deliver.guard import Guard
+from batchwatch.deliver.handshake import Handshake
 from batchwatch.deliver.signing import key_of
-from batchwatch.deliver.webhook import Webhook
+from batchwatch.deliver.webhook import Webhook, envelope
 from batchwatch.domain.batch import EndpointName, WatchName
+from batchwatch.domain.event import rfc3339
 from batchwatch.domain.routing import FOR_PEOPLE, FOR_PROGRAMS, Route, Router
 from batchwatch.domain.watch import Watch
 from batchwatch.llamacloud.budget import Budget
 from batchwatch.llamacloud.client import LlamaCloud, Scope
 from batchwatch.log import get_logger
 from batchwatch.metrics import Metrics
-from batchwatch.settings.review import warnings
+from batchwatch.settings import SettingsError, WebhookSettings
+from batchwatch.settings.review import expired, warnings
 from batchwatch.settings.tls import tls_contexts
 from batchwatch.store import Batches, Database, Outbox, StoreError, Views, Watches
 from batchwatch.watch.poller import Poller
@@ -31,12 +34,15 @@ from batchwatch.web.server import serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from batchwatch.clock import Clock
     from batchwatch.deliver.endpoint import Endpoint
     from batchwatch.deliver.sender import Sender
+    from batchwatch.deliver.signing import Key
+    from batchwatch.deliver.webhook import Write
     from batchwatch.llamacloud.transport import RequestReport
-    from batchwatch.settings import EndpointSettings, Settings, WatchSettings, WebhookSettings
+    from batchwatch.settings import EndpointSettings, Settings, WatchSettings
 
 log = get_logger()
 
@@ -49,6 +55,8 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
 
     Raises SettingsError, StoreError, ListenError: what is wrong and how to mend it.
     """
+    if problems := list(expired(settings, now=clock.now())):
+        raise SettingsError(problems)
     contexts = tls_contexts(settings)
     for text in warnings(settings):
         log.warning("settings.doubted", reason=text)
@@ -108,6 +116,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
                 token=settings.api_token.get_secret_value() if settings.api_token else None,
                 metrics=metrics,
                 troubles=troubles,
+                keys=lambda: public_keys(endpoints, now=clock.now()),
             )
         )
         log.info(
@@ -277,6 +286,39 @@ def endpoint_of(name: str, settings: EndpointSettings, sender: Sender, clock: Cl
         schedule=settings.retry_schedule,
         timeout=settings.timeout,
         concurrency=settings.concurrency,
-        keys=[key_of(settings.secret.get_secret_value())] if settings.secret else [],
+        keys=keys_of(settings),
         headers=headers_of(settings),
+        write=_writer(settings.format),
+        handshake=(
+            Handshake(EndpointName(name), origin=settings.origin) if settings.handshake else None
+        ),
     )
+
+
+def keys_of(settings: EndpointSettings) -> list[Key]:
+    """What signs for an endpoint, what has expired among it."""
+    secrets = settings.secret if isinstance(settings, WebhookSettings) else ()
+    return [key_of(one.text.get_secret_value(), one.expires_at) for one in secrets]
+
+
+def public_keys(endpoints: Sequence[Endpoint], *, now: datetime) -> list[dict[str, str | None]]:
+    """The public halves of what signs at ``now``, for whoever receives it."""
+    return [
+        {
+            "endpoint": endpoint.name,
+            "key": key.public,
+            "expires_at": rfc3339(key.expires_at) if key.expires_at else None,
+        }
+        for endpoint in endpoints
+        if isinstance(endpoint, Webhook)
+        for key in endpoint.keys
+        if key.public is not None and key.signs_at(now)
+    ]
+
+
+def _writer(format_: str) -> Write:
+    if format_ == "standard":
+        return envelope
+    from batchwatch.deliver import cloudevents  # noqa: PLC0415  # not for all
+
+    return cloudevents.structured if format_ == "cloudevents" else cloudevents.binary

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from batchwatch.deliver.signing import Key
     from batchwatch.domain.delivery import Attempt, Claimed
     from batchwatch.domain.event import Event
     from benchmarks.pipe import Store
@@ -154,7 +155,7 @@ class _Counted:
         return attempt
 
 
-def _webhook(receiver: _Receiver, keys: Sequence[bytes]) -> Webhook:
+def _webhook(receiver: _Receiver, keys: Sequence[Key]) -> Webhook:
     clock = Clock()
     return Webhook(
         name=ENDPOINT,
@@ -169,7 +170,7 @@ def _webhook(receiver: _Receiver, keys: Sequence[bytes]) -> Webhook:
 
 
 def _batchwatch(
-    receiver: _Receiver, count: int, *, keys: Sequence[bytes]
+    receiver: _Receiver, count: int, *, keys: Sequence[Key]
 ) -> Callable[[], Awaitable[float]]:
     async def run() -> float:
         with tempfile.TemporaryDirectory() as folder:

@@ -103,7 +103,11 @@ def commands() -> str:
     """Every command with its options, as its --help has them."""
     group = get_command(app)
     lines = []
-    for name, command in sorted(group.commands.items()):  # type: ignore[attr-defined]  # typer's own group
+    found = group.commands  # type: ignore[attr-defined]  # typer's own group
+    for name, command in list(found.items()):
+        inner = getattr(command, "commands", {})  # those of a group, such as `secret new`
+        found |= {f"{name} {one}": below for one, below in inner.items()}
+    for name, command in sorted(found.items()):
         lines += [f"### `batchwatch {name}`", "", command.help or "", ""]
         rows = []
         for parameter in command.params:

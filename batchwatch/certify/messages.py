@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from batchwatch.deliver.signing import signed_headers
+from batchwatch.deliver.signing import key_of, new_secret, signed_headers
 from batchwatch.domain.batch import (
     COMPLETED,
     PENDING,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from batchwatch.clock import Clock
+    from batchwatch.deliver.signing import Key
     from batchwatch.domain.event import Event
 
 WATCH: Final = WatchName("certify")
@@ -58,9 +59,9 @@ class Message:
 class Maker:
     """Makes messages of one run. Its ids are like no other run's, or they would be repeats."""
 
-    def __init__(self, key: bytes, clock: Clock) -> None:
-        self.key = key
-        self.wrong_key = secrets.token_bytes(32)
+    def __init__(self, keys: Sequence[Key], clock: Clock) -> None:
+        self.keys = list(keys)
+        self.wrong_key = key_of(new_secret())
         self._clock = clock
         self._run = secrets.token_hex(4)
 
@@ -108,7 +109,7 @@ class Maker:
         event: Event,
         *,
         body: bytes | None = None,
-        keys: Sequence[bytes] | None = None,
+        keys: Sequence[Key] | None = None,
         age: float = 0.0,
     ) -> Message:
         """``event`` as it is sent, signed now; ``age`` seconds ago, if it is not to be now."""
@@ -117,7 +118,7 @@ class Maker:
         headers = signed_headers(
             event.id,
             body,
-            keys=[self.key] if keys is None else keys,
+            keys=self.keys if keys is None else keys,
             timestamp=int(self._clock.now().timestamp() - age),
         )
         # A connection for each, so that one that broke does not count against the next.
@@ -169,7 +170,7 @@ def unknown_field(maker: Maker) -> Iterator[Message]:
 
 def rotation(maker: Maker) -> Iterator[Message]:
     """Signed with two secrets, of which the receiver knows the second."""
-    yield maker.message(maker.event("rotation"), keys=[maker.wrong_key, maker.key])
+    yield maker.message(maker.event("rotation"), keys=[maker.wrong_key, *maker.keys])
 
 
 def large(maker: Maker) -> Iterator[Message]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from batchwatch.certify.cases import Case
     from batchwatch.clock import Clock
+    from batchwatch.deliver.signing import Key
     from batchwatch.domain.delivery import Attempt
 
 
@@ -61,7 +62,7 @@ class Finding:
 async def certify(
     url: str,
     *,
-    key: bytes,
+    keys: Sequence[Key],
     timeout: float,  # noqa: ASYNC109  # seconds for each answer, told to the sender
     clock: Clock,
 ) -> AsyncIterator[Finding]:
@@ -71,7 +72,7 @@ async def certify(
     refuses everything would seem to refuse forgeries, too. Whatever it does
     is told, not raised.
     """
-    maker = Maker(key, clock)
+    maker = Maker(keys, clock)
     attempts: list[Attempt] = []
     goes_on = True
     async with new_session() as session:

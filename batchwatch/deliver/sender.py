@@ -28,7 +28,8 @@ KEPT_LIMIT: Final = 16 * 1024  # characters of it that are kept
 # What everybody may know of a request, in lower case; an id is what receivers complain about.
 _OPEN_HEADERS: Final = frozenset({
     "accept", "accept-encoding", "content-length", "content-type", "host", "traceparent",
-    "user-agent", "webhook-id", "webhook-timestamp",
+    "user-agent", "webhook-id", "webhook-timestamp", "webhook-request-origin",
+    "ce-id", "ce-source", "ce-specversion", "ce-subject", "ce-time", "ce-type",
 })  # fmt: skip
 _TELLING: Final = 4  # characters; what is shorter is in every text
 _TELLING_PART: Final = 12  # characters of a path's part; shorter ones are words such as webhooks
@@ -94,11 +95,14 @@ class Sender:
         headers: Mapping[str, str],
         *,
         timeout: float,  # noqa: ASYNC109  # seconds for the whole exchange, told to aiohttp
+        method: str = "POST",
+        answer: dict[str, str] | None = None,
     ) -> Attempt:
         """Send ``body`` and read the answer; ``timeout`` seconds for all of it.
 
         Any 2xx that ends in time is success. Redirects are not followed: a
-        receiver must not be able to point a signed request elsewhere.
+        receiver must not be able to point a signed request elsewhere. The
+        headers of the answer are put into ``answer``, in lower case.
         """
         started_at = self._clock.now()
         begun = self._clock.monotonic()
@@ -107,7 +111,8 @@ class Sender:
         try:
             if self._proxy is not None:
                 self._look_at_literal(url)
-            async with self._session.post(
+            async with self._session.request(
+                method,
                 url,
                 data=body,
                 headers=headers,
@@ -116,6 +121,8 @@ class Sender:
                 **self._way,
             ) as response:
                 status = response.status
+                if answer is not None:
+                    answer.update((name.lower(), told) for name, told in response.headers.items())
                 text = await _start_of(response)
                 failure = _failure_of(status)
                 if failure is not None:

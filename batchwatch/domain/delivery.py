@@ -51,6 +51,8 @@ class Failure(StrEnum):
     RATE_LIMITED = "rate_limited"
     CLIENT_ERROR = "client_error"
     SERVER_ERROR = "server_error"
+    NOT_ALLOWED = "not_allowed"  # the receiver was asked, and has not agreed to be sent to
+    UNSIGNED = "unsigned"  # every secret has expired, and nothing goes out unsigned unasked
     GONE = "gone"
     PROTOCOL = "protocol"  # what came back was no HTTP
     REFUSED = "refused"  # the receiver's own words say that it will never take this

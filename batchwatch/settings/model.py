@@ -39,7 +39,8 @@ from batchwatch.settings.parts import (
 )
 from batchwatch.settings.problems import SettingsError, problems_in
 from batchwatch.settings.rules import contradictions
-from batchwatch.settings.secrets import Key, SigningSecret
+from batchwatch.settings.secrets import Key
+from batchwatch.settings.signing import SigningSecret, SigningSecrets
 from batchwatch.settings.urls import (
     Address,
     BaseUrl,
@@ -97,9 +98,9 @@ class Settings(BaseSettings):
         default=None,
         description="The short way to one webhook: the URL of an endpoint called webhook.",
     )
-    webhook_secret: Annotated[SecretStr | None, SigningSecret()] = Field(
-        default=None,
-        description="The secret that signs what goes to webhook_url.",
+    webhook_secret: Annotated[tuple[SigningSecret, ...], SigningSecrets()] = Field(
+        default=(),
+        description="The secret that signs what goes to webhook_url, or several of them.",
     )
     slack_webhook_url: Annotated[SecretUrl | None, EndpointUrl()] = Field(
         default=None,

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, SecretStr, Tag
 
 from batchwatch.settings.events import EventPattern
 from batchwatch.settings.kinds import Choice, Duration, Flag, ListOf, Location, Whole, Word
-from batchwatch.settings.secrets import HeaderName, HeaderValue, Key, Login, SigningSecret
+from batchwatch.settings.secrets import HeaderName, HeaderValue, Key, Login
+from batchwatch.settings.signing import SigningSecret, SigningSecrets
 from batchwatch.settings.urls import BaseUrl, EndpointUrl, Network, ProxyUrl, SecretUrl
 
 LLAMA_CLOUD = "https://api.cloud.llamaindex.ai"
@@ -93,6 +94,12 @@ class WatchSettings(_Part):
 
 _TYPE = Choice("webhook", "slack")
 _TYPE_MEANING = "The kind of receiver; where it is left out, the host of the URL tells."
+_FORMAT = Choice("standard", "cloudevents", "cloudevents-binary")
+_ORIGIN = Word(
+    r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*",
+    allowed="a DNS name, such as batchwatch.example.com",
+    fix="Write it without a scheme, a port and a path.",
+)
 _CONCURRENCY = Whole(1, 256)
 _CONCURRENCY_MEANING = "How many deliveries may be under way at once."
 
@@ -145,9 +152,24 @@ class WebhookSettings(_Endpoint):
         default=16,
         description=_CONCURRENCY_MEANING,
     )
-    secret: Annotated[SecretStr | None, SigningSecret()] = Field(
-        default=None,
-        description="Signs each message by Standard Webhooks; without one, nothing is signed.",
+    secret: Annotated[tuple[SigningSecret, ...], SigningSecrets()] = Field(
+        default=(),
+        description="Signs each message by Standard Webhooks; of several, each that has not "
+        "expired does. Without one, nothing is signed.",
+    )
+    format: Annotated[Literal["standard", "cloudevents", "cloudevents-binary"], _FORMAT] = Field(
+        default="standard",
+        description="How an event is written: the envelope of Standard Webhooks, or CloudEvents "
+        "with all of it in the body or with its attributes in the headers.",
+    )
+    handshake: Annotated[bool, Flag()] = Field(
+        default=False,
+        description="Whether to ask the receiver by OPTIONS before the first message, as "
+        "CloudEvents does, and to send nothing until it agrees.",
+    )
+    origin: Annotated[str, _ORIGIN] = Field(
+        default="batchwatch",
+        description="The DNS name that we go by in the handshake.",
     )
     headers: dict[Annotated[str, HeaderName()], Annotated[SecretStr, HeaderValue()]] = Field(
         default={},

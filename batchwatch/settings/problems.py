@@ -29,7 +29,7 @@ _LONGEST = 250  # characters of a wrong value that is shown; enough for any sens
 # What looks like a secret is hidden wherever it stands, for people do paste things into the wrong
 # place: keys, and all of a URL but its scheme and host. A login ends at the last @ there is, since
 # a password may hold one itself.
-_KEY = re.compile(r"(llx-|whsec_|xox[a-z]-|bearer\s+)[^\s'\"]+", re.IGNORECASE)
+_KEY = re.compile(r"(llx-|whsec_|whsk_|xox[a-z]-|bearer\s+)[^\s'\"]+", re.IGNORECASE)
 _LOGIN = re.compile(r"(//|^)\S*@")
 _PATH = re.compile(r"(\w://[^/\s]+/)\S+")
 

@@ -11,13 +11,16 @@ from pydantic import SecretStr
 from batchwatch.settings.model import INHERITED, Settings
 from batchwatch.settings.names import key, variable
 from batchwatch.settings.parts import WebhookSettings
+from batchwatch.settings.problems import Problem
 from batchwatch.settings.table import settings
 from batchwatch.settings.urls import is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
 
     from batchwatch.settings.names import Path
+    from batchwatch.settings.signing import SigningSecret
 
 # Which shortcut sets what of which endpoint.
 _SHORTCUTS: dict[Path, Path] = {
@@ -52,6 +55,28 @@ def warnings(given: Settings) -> tuple[str, ...]:
     return (*_about_watches(given), *_about_endpoints(given))
 
 
+def expired(given: Settings, *, now: datetime) -> Iterator[Problem]:
+    """Yield each endpoint that has secrets of which none signs any more at ``now``.
+
+    Such a daemon must not start: whoever is at hand then can mend it, while
+    the first message may be owed in the night.
+    """
+    for name, endpoint in given.endpoints.items():
+        secrets = endpoint.secret if isinstance(endpoint, WebhookSettings) else ()
+        last = _last(secrets) if secrets else None
+        if last is not None and last <= now:
+            path: Path = ("endpoints", name, "secret")
+            if path not in given.origins:
+                path = _SHORTCUTS.get(path, path)
+            yield Problem(
+                str(given.origins.get(path, variable(path))),
+                given=f"{len(secrets)} expired, the last at {last:%Y-%m-%dT%H:%M:%SZ}",
+                expected="at least one that still signs",
+                fix="Put a new one in front, from: batchwatch secret new",
+                path=path,
+            )
+
+
 def _values(given: object, pattern: Path, path: Path = ()) -> Iterator[tuple[Path, object]]:
     """Yield what ``pattern`` leads to, once for each name that its ``<NAME>`` stands for."""
     if not pattern:
@@ -64,7 +89,7 @@ def _values(given: object, pattern: Path, path: Path = ()) -> Iterator[tuple[Pat
 
 
 def _shown(show: Callable[[Any], str], value: object) -> str:
-    is_unset = value is None or (isinstance(value, SecretStr) and not value)
+    is_unset = value in (None, ()) or (isinstance(value, SecretStr) and not value)
     return "not set" if is_unset else show(value)
 
 
@@ -101,11 +126,8 @@ def _about_endpoints(given: Settings) -> Iterator[str]:
                 f"endpoints.{name} is notified unencrypted at {endpoint.url.shown}. "
                 f"Use https:// unless the way there is safe."
             )
-        if isinstance(endpoint, WebhookSettings) and endpoint.secret is None:
-            yield (
-                f"endpoints.{name} has no secret, so its receiver cannot tell our messages "
-                f"from others'. Set one, such as {variable(('webhook_secret',))}."
-            )
+        if isinstance(endpoint, WebhookSettings):
+            yield from _about_secrets(name, endpoint.secret)
         if not endpoint.tls_verify:
             yield (
                 f"endpoints.{name} has tls_verify set to false: whoever is on the way can pose as "
@@ -119,6 +141,25 @@ def _about_endpoints(given: Settings) -> Iterator[str]:
     if given.webhook_secret and not given.webhook_url:
         secret, url = variable(("webhook_secret",)), variable(("webhook_url",))
         yield f"{secret} has no effect without {url}; other endpoints have their own."
+
+
+def _about_secrets(name: str, secrets: Sequence[SigningSecret]) -> Iterator[str]:
+    if not secrets:
+        yield (
+            f"endpoints.{name} has no secret, so its receiver cannot tell our messages "
+            f"from others'. Set one, such as {variable(('webhook_secret',))}."
+        )
+    elif last := _last(secrets):
+        yield (
+            f"endpoints.{name} has no secret that stays: from {last:%Y-%m-%dT%H:%M:%SZ} on, its "
+            f"messages fail. Put one without @ in front of the others."
+        )
+
+
+def _last(secrets: Sequence[SigningSecret]) -> datetime | None:
+    """Return when the last of ``secrets`` expires, or None if one never does."""
+    ends = [one.expires_at for one in secrets]
+    return None if None in ends else max(end for end in ends if end is not None)
 
 
 def _is_open(url: str) -> bool:

@@ -1,4 +1,4 @@
-"""The kinds of secrets: what ends up in a header, and what signs.
+"""The kinds of secrets that end up in a header; `signing` has those that sign.
 
 All of them are hidden from the moment a source has read them. What cannot
 stand in a header is refused here, where the setting can still be named:
@@ -7,7 +7,6 @@ a line break in a key would otherwise smuggle in a header of its own.
 
 from __future__ import annotations
 
-import base64
 import re
 
 from pydantic import SecretStr
@@ -62,8 +61,10 @@ class HeaderName(Word):
 
     # What we say ourselves about a message must stay true.
     _OURS = frozenset({
-        "connection", "content-encoding", "content-length", "content-type", "host", "te",
+        "ce-datacontenttype", "ce-id", "ce-source", "ce-specversion", "ce-subject", "ce-time",
+        "ce-type", "connection", "content-encoding", "content-length", "content-type", "host", "te",
         "traceparent", "trailer", "transfer-encoding", "upgrade", "webhook-id",
+        "webhook-request-callback", "webhook-request-origin", "webhook-request-rate",
         "webhook-signature", "webhook-timestamp",
     })  # fmt: skip
 
@@ -108,37 +109,6 @@ class Login(Kind[SecretStr]):
     def schema(self) -> dict[str, object]:
         """Give the form."""
         return {"type": "string", "pattern": "^[^:]+:"}
-
-
-class SigningSecret(Kind[SecretStr]):
-    """The key of Standard Webhooks signatures, in the form that all its libraries read."""
-
-    secret = True
-
-    _PREFIX = "whsec_"
-    _SIZES = range(24, 64 + 1)  # bytes, as the standard recommends
-
-    def __init__(self) -> None:
-        super().__init__(
-            allowed="whsec_ followed by 24 to 64 bytes in base64",
-            fix='Make one with: echo "whsec_$(openssl rand -base64 32)"',
-        )
-
-    def read(self, text: str) -> SecretStr:
-        """Return it hidden, prefix included."""
-        if not text.startswith(self._PREFIX):
-            raise Invalid("which does not begin with whsec_")
-        try:
-            key = base64.b64decode(text.removeprefix(self._PREFIX), validate=True)
-        except ValueError:
-            raise Invalid("which is no base64 after whsec_") from None
-        if len(key) not in self._SIZES:
-            raise Invalid(f"which is {len(key)} bytes after decoding")
-        return SecretStr(text)
-
-    def schema(self) -> dict[str, object]:
-        """Give the form."""
-        return {"type": "string", "pattern": "^whsec_[A-Za-z0-9+/]+=*$"}
 
 
 def _check_header(text: str) -> None:

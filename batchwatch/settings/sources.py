@@ -294,8 +294,7 @@ class Reading:
 
     def _put(self, path: SettingPath, value: object, setting: Setting, origin: Origin) -> None:
         self.origins.setdefault(path, origin)
-        hidden = SecretStr(value) if setting.kind.secret and isinstance(value, str) else value
-        self._place(path[:-1])[path[-1]] = hidden
+        self._place(path[:-1])[path[-1]] = _hidden(value) if setting.kind.secret else value
 
     def _report(
         self, name: str, given: str, expected: str, fix: str, path: SettingPath = ()
@@ -322,6 +321,13 @@ class Reading:
             # An entry that is wrong as a whole lacks all its settings, which goes without saying.
             if problem.path not in told and problem.path[:2] not in told:
                 yield replace(problem, name=self._name(problem.path))
+
+
+def _hidden(value: object) -> object:
+    """Return ``value`` with all text in it hidden."""
+    if isinstance(value, list):
+        return [_hidden(entry) for entry in value]
+    return SecretStr(value) if isinstance(value, str) else value
 
 
 def _is_ours(name: str, text: str) -> bool:

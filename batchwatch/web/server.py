@@ -1,4 +1,4 @@
-"""Serve ``/livez``, ``/readyz`` and ``/metrics``."""
+"""Serve ``/livez``, ``/readyz``, ``/metrics`` and the public keys of what we sign."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from aiohttp import web
 from batchwatch.log import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from batchwatch.metrics import Metrics
 
 log = get_logger()
+
+KEYS_PATH = "/.well-known/webhook-keys"
 
 
 class ListenError(Exception):
@@ -32,12 +34,14 @@ async def serve(
     token: str | None,
     metrics: Metrics,
     troubles: Callable[[], Awaitable[dict[str, str]]],
+    keys: Callable[[], Sequence[Mapping[str, str | None]]],
 ) -> AsyncIterator[str]:
     """Listen for as long as the context is held; gives the URL, with the true port.
 
-    ``/livez`` and ``/readyz`` are open, for what asks them has no secrets;
-    ``/metrics`` needs the token, if there is one. ``troubles`` names every
-    part that is not well and why.
+    ``/livez`` and ``/readyz`` are open, for what asks them has no secrets, and
+    so are the public ``keys``, which exist to be known; ``/metrics`` needs the
+    token, if there is one. ``troubles`` names every part that is not well and
+    why.
 
     Raises :class:`ListenError`.
     """
@@ -51,6 +55,9 @@ async def serve(
         return web.json_response(
             {"ready": not found, "troubles": found}, status=503 if found else 200
         )
+
+    async def public_keys(_request: web.Request) -> web.Response:
+        return web.json_response({"keys": [dict(key) for key in keys()]})
 
     async def exposition(request: web.Request) -> web.Response:
         if token is not None and not _knows(request, token):
@@ -70,6 +77,7 @@ async def serve(
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", exposition)
+    app.router.add_get(KEYS_PATH, public_keys)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
     try:

@@ -22,6 +22,7 @@ class Received:
     """One request, as it came."""
 
     path: str
+    method: str
     headers: dict[str, str]
     body: bytes
 
@@ -45,7 +46,8 @@ class Received:
 class Receiver:
     """Takes whatever comes under any path; ``answers`` decides what it says, first come first."""
 
-    def __init__(self) -> None:
+    def __init__(self, secret: str | None = SECRET) -> None:
+        self.secret = secret  # None: signatures are kept for the test to judge
         self.received: list[Received] = []
         self.answers: list[Answer] = []  # used up one by one; then everything is taken
         self.always: Answer | None = None
@@ -70,12 +72,12 @@ class Receiver:
     async def _take(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
-        if "webhook-signature" in headers:
-            Webhook(SECRET).verify(body, headers)
+        if self.secret is not None and "webhook-signature" in headers:
+            Webhook(self.secret).verify(body, headers)
         answer = self.answers.pop(0) if self.answers else self.always
         response = web.Response(text="ok") if answer is None else await answer(request)
         async with self._arrived:
-            self.received.append(Received(request.path, headers, body))
+            self.received.append(Received(request.path, request.method, headers, body))
             self._arrived.notify_all()
         return response
 
@@ -84,6 +86,10 @@ class Receiver:
         async with self._arrived:
             await self._arrived.wait_for(lambda: enough(self.received))
             return list(self.received)
+
+    def asked(self, method: str) -> list[Received]:
+        """What came by this method."""
+        return [one for one in self.received if one.method == method]
 
     def on(self, path: str) -> list[Received]:
         """What came under ``path``."""

@@ -74,7 +74,9 @@ async def careful(request: web.Request, body: bytes) -> web.StreamResponse:
 
 async def found(url: str, *, timeout: float = PATIENCE) -> list[Finding]:  # noqa: ASYNC109  # told to certify
     """All that is found about the receiver at ``url``."""
-    return [one async for one in certify(url, key=key_of(SECRET), timeout=timeout, clock=Clock())]
+    return [
+        one async for one in certify(url, keys=[key_of(SECRET)], timeout=timeout, clock=Clock())
+    ]
 
 
 def wrong(findings: list[Finding]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchwatch.check import Finding, Verdict, check
+from batchwatch.deliver.signing import new_pair, new_secret
 from batchwatch.domain.batch import EndpointName
 from batchwatch.domain.delivery import Attempt, Failure, Settled, State
 from batchwatch.domain.routing import FOR_PROGRAMS, Router
@@ -85,7 +86,8 @@ async def test_where_all_is_well_every_part_says_so(
     assert watch.startswith(
         f"{sim.url} accepts the key of LLAMA_CLOUD_API_KEY and sees no batch yet ("
     )
-    assert f"{receiver.url}/… (webhook) is at 127.0.0.1" == about("endpoint webhook", findings)[1]
+    expected = f"{receiver.url}/… (webhook) is at 127.0.0.1; 1 secret signs: v1 without end"
+    assert expected == about("endpoint webhook", findings)[1]
     assert [] == receiver.received
     assert 1 == sim.requests.total()
 
@@ -393,3 +395,30 @@ async def test_files_of_tls_that_cannot_be_used_are_told(environ: dict[str, str]
     ] == [one.text for one in findings if one.verdict is Verdict.WRONG]
     warned = [one.text for one in findings if one.verdict is Verdict.WARNING]
     assert any("endpoints.ops has tls_verify set to false" in one for one in warned)
+
+
+async def test_the_secrets_that_sign_are_counted_and_told_when_they_end(
+    environ: dict[str, str],
+) -> None:
+    """By the clock of the moment; what has expired is told to be of no use any more."""
+    private, _ = new_pair()
+    secrets = f"{private} {SECRET}@2026-12-01 {new_secret()}@2026-11-24T08:00:00Z"
+
+    findings = await found(environ, BATCHWATCH_WEBHOOK_SECRET=secrets)
+
+    assert about("endpoint webhook", findings)[1].endswith(
+        "; 2 secrets sign: v1a without end, v1 until 2026-12-01T00:00:00Z; "
+        "1 expired, and can be removed"
+    )
+
+
+async def test_secrets_that_have_all_expired_are_wrong(environ: dict[str, str]) -> None:
+    """With what the daemon would not start with."""
+    environ["BATCHWATCH_WEBHOOK_SECRET"] = f"{SECRET}@2026-11-24T08:00:00Z"
+
+    findings = await found(environ)
+
+    assert ["endpoint webhook"] == wrong(findings)
+    assert (
+        "every secret has expired; put a new one in front" in about("endpoint webhook", findings)[1]
+    )

@@ -6,12 +6,15 @@ import asyncio
 import json
 import re
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from batchwatch import __version__
 from batchwatch.clock import Clock
+from batchwatch.deliver.signing import key_of
+from batchwatch.settings import load
 from batchwatch.simulator import SCENARIO_NAMES, Simulator, Switch, a_life
 from tests.support.daemon import environment
 from tests.support.receiver import SECRET, Receiver, says
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
     from typer.testing import Result
 
-COMMANDS = ("run", "check", "certify", "demo", "simulate", "ls", "show", "version")
+COMMANDS = ("run", "check", "certify", "demo", "simulate", "ls", "show", "version", "secret")
 PATH = "/services/T0001/B0002/path-s3cret"
 
 
@@ -76,6 +79,57 @@ def test_the_version_is_told_for_people_and_for_programs() -> None:
     """One line, or one object."""
     assert f"batchwatch {__version__}\n" == called("version").stdout
     assert {"version": __version__} == json.loads(called("version", "--json").stdout)
+
+
+def test_a_fresh_secret_is_a_line_that_a_variable_can_hold() -> None:
+    """Alone on stdout, so that a shell can put it where it belongs."""
+    first, second = (called("secret", "new") for _ in range(2))
+
+    assert (0, "", 1) == (first.exit_code, first.stderr, first.stdout.count("\n"))
+    assert first.stdout != second.stdout
+    settings = load(environ={"BATCHWATCH_WEBHOOK_SECRET": first.stdout.strip()}, for_run=False)
+    assert 1 == len(settings.webhook_secret)
+    assert {"secret"} == json.loads(called("secret", "new", "--json").stdout).keys()
+
+
+def test_a_fresh_pair_is_two_lines() -> None:
+    """The daemon's, and what its receivers may know of it."""
+    private, public = called("secret", "new", "--asymmetric").stdout.split()
+    made = json.loads(called("secret", "new", "--asymmetric", "--json").stdout)
+
+    assert public == key_of(private).public
+    assert made["public_key"] == key_of(made["secret"]).public
+    assert private != made["secret"]
+
+
+def test_a_pair_without_the_package_for_it_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line, and a symmetric one is made all the same."""
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric", None)
+    result = called("secret", "new", "--asymmetric")
+
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert "pip install 'batchwatch[ed25519]'" in result.stderr
+    assert 0 == called("secret", "new").exit_code
+
+
+def test_secrets_that_have_all_expired_keep_the_daemon_from_starting(tmp_path: Path) -> None:
+    """As any wrong setting, by the name that set it, before anything is opened."""
+    result = called(
+        "run",
+        environ={
+            "LLAMA_CLOUD_API_KEY": "llx-key",
+            "BATCHWATCH_WEBHOOK_URL": "http://127.0.0.1:1/hook",
+            "BATCHWATCH_WEBHOOK_SECRET": f"{SECRET}@2020-01-01",
+            "BATCHWATCH_DATA_DIR": str(tmp_path),
+        },
+    )
+
+    assert (2, "") == (result.exit_code, result.stdout)
+    assert (
+        "BATCHWATCH_WEBHOOK_SECRET\n  given    1 expired, the last at 2020-01-01" in result.stderr
+    )
+    assert SECRET not in result.stderr
+    assert [] == list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("command", ["run", "check", "ls"])

@@ -223,7 +223,7 @@ def test_a_plain_set_up_is_warned_of_nothing_but_its_missing_signature() -> None
 
 def test_importing_the_settings_imports_nothing_that_is_rarely_needed() -> None:
     """The daemon looks for batches within 0.8 s of its start."""
-    rarely = ["yaml", "difflib", "rich", "typer", "sqlalchemy", "aiohttp"]
+    rarely = ["yaml", "difflib", "rich", "typer", "sqlalchemy", "aiohttp", "cryptography"]
     code = f"""
 import sys
 from batchwatch.settings import load

@@ -78,7 +78,6 @@ def test_a_key_and_a_webhook_are_enough() -> None:
         ("BATCHWATCH_LOG_LEVEL", "Warning", "log_level", "warning"),
         ("BATCHWATCH_SHUTDOWN_GRACE", "5s", "shutdown_grace", 5.0),
         ("BATCHWATCH_WEBHOOK_URL", "https://a.example/b", "webhook_url", "https://a.example/b"),
-        ("BATCHWATCH_WEBHOOK_SECRET", SIGNING_SECRET, "webhook_secret", SIGNING_SECRET),
         ("BATCHWATCH_SLACK_WEBHOOK_URL", "https://s.example/x", "slack_webhook_url", "https://s.example/x"),
     ],
 )  # fmt: skip
@@ -280,8 +279,7 @@ def test_nested_secrets_have_files_as_well(tmp_path: Path) -> None:
     ).endpoints["ops"]
 
     assert "webhook" == endpoint.type
-    assert endpoint.secret
-    assert SIGNING_SECRET == endpoint.secret.get_secret_value()
+    assert [SIGNING_SECRET] == [one.text.get_secret_value() for one in endpoint.secret]
     assert "Bearer abc" == endpoint.headers["authorization"].get_secret_value()
     assert "https://ops.example/hook?sig=abc" == endpoint.url.get_secret_value()
 
@@ -442,8 +440,7 @@ def test_a_secret_may_stand_in_a_file_of_its_own_in_yaml_too(tmp_path: Path) -> 
     endpoint = with_yaml(tmp_path, text).endpoints["ops"]
 
     assert "webhook" == endpoint.type
-    assert endpoint.secret
-    assert SIGNING_SECRET == endpoint.secret.get_secret_value()
+    assert [SIGNING_SECRET] == [one.text.get_secret_value() for one in endpoint.secret]
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,19 @@ from standardwebhooks.webhooks import Webhook as Verifier
 
 from batchwatch.clock import Clock
 from batchwatch.deliver.sender import Sender, new_session
-from batchwatch.deliver.signing import key_of
+from batchwatch.deliver.signing import key_of, new_secret
 from batchwatch.deliver.webhook import Webhook
 from batchwatch.domain.batch import BatchId, EndpointName, EventId
-from batchwatch.domain.delivery import Claimed, DeliveryId, Failure
+from batchwatch.domain.delivery import FINAL_FAILURES, Claimed, DeliveryId, Failure
 from tests.support.builders import at
-from tests.support.receiver import SECRET, says
+from tests.support.receiver import SECRET, Receiver, says
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
     from tests.support.clock import ManualClock
-    from tests.support.receiver import Receiver
+    from tests.support.receiver import Received
 
 PAYLOAD = '{"type": "batch.running", "data":  {"né": "\U0001f600"}}\n'.encode()
 
@@ -41,7 +44,7 @@ def a_webhook(
     clock: Clock,
     url: str,
     *,
-    secrets: tuple[str, ...] = (SECRET,),
+    secrets: Sequence[str | tuple[str, datetime]] = (SECRET,),
     headers: dict[str, str] | None = None,
 ) -> Webhook:
     return Webhook(
@@ -52,7 +55,7 @@ def a_webhook(
         schedule=(5.0,),
         timeout=9.0,
         concurrency=4,
-        keys=[key_of(secret) for secret in secrets],
+        keys=[key_of(one) if isinstance(one, str) else key_of(*one) for one in secrets],
         headers=headers or {},
     )
 
@@ -135,4 +138,68 @@ async def test_a_webhook_shows_none_of_its_secrets(sender: Sender, clock: Manual
 
     assert "name='hook'" in shown
     assert "s3cret" not in shown
-    assert repr(key_of(SECRET)) not in shown
+    assert "keys" not in shown
+
+
+# --------------------------------------------------------------------------------------- rotation
+
+
+def signers(received: Received, secrets: Sequence[str]) -> list[str]:
+    """Which of the secrets have signed, told apart by the standard's own library."""
+    moment = at(0).fromtimestamp(int(received.headers["webhook-timestamp"]), at(0).tzinfo)
+    signatures = received.headers["webhook-signature"].split(" ")
+    found = [
+        secret
+        for secret in secrets
+        if Verifier(secret).sign(received.id, moment, received.body.decode()) in signatures
+    ]
+    assert len(signatures) == len(found)
+    return found
+
+
+async def test_a_retry_after_an_expiry_is_signed_without_the_old_secret(
+    sender: Sender, clock: ManualClock
+) -> None:
+    """Before it, each message carries both, so that the receiver changes whenever it likes."""
+    new, old = new_secret(), new_secret()
+    async with Receiver(secret=None) as receiver:
+        receiver.always = says(500)
+        webhook = a_webhook(sender, clock, receiver.url, secrets=[new, (old, at(3600))])
+        await webhook.send(a_claimed())
+        clock.advance(3599)
+        await webhook.send(a_claimed(attempt=2))
+        clock.advance(1)
+        await webhook.send(a_claimed(attempt=3))
+
+        assert [[new, old], [new, old], [new]] == [
+            signers(one, [new, old]) for one in receiver.received
+        ]
+
+
+async def test_ten_secrets_sign_one_message(sender: Sender, clock: ManualClock) -> None:
+    """Each verifies by itself, in their order."""
+    secrets = [new_secret() for _ in range(10)]
+    async with Receiver(secret=None) as receiver:
+        await a_webhook(sender, clock, receiver.url, secrets=secrets).send(a_claimed())
+
+        assert secrets == signers(receiver.received[0], secrets)
+
+
+async def test_when_every_secret_has_expired_nothing_is_sent(
+    sender: Sender, clock: ManualClock, receiver: Receiver
+) -> None:
+    """Neither unsigned nor with a secret that should be dead; and not for good."""
+    ends = [(new_secret(), at(10)), (new_secret(), at(5))]
+    webhook = a_webhook(sender, clock, receiver.url, secrets=ends)
+    clock.advance(10)
+
+    attempt = await webhook.send(a_claimed())
+
+    assert (Failure.UNSIGNED, "every secret has expired; set a new one", None) == (
+        attempt.failure,
+        attempt.detail,
+        attempt.status_code,
+    )
+    assert Failure.UNSIGNED not in FINAL_FAILURES
+    assert at(10) == attempt.started_at
+    assert [] == receiver.received

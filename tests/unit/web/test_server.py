@@ -25,7 +25,7 @@ from tests.support.daemon import environment, running
 from tests.support.receiver import Receiver
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
 TOKEN = "0123456789abcdef-s3cret"
@@ -56,6 +56,7 @@ async def served(
     token: str | None = None,
     metrics: Metrics | None = None,
     troubles: dict[str, str] | None = None,
+    keys: Sequence[Mapping[str, str | None]] = (),
 ) -> AsyncIterator[Site]:
     """The server, with these troubles."""
 
@@ -63,7 +64,14 @@ async def served(
         return troubles or {}
 
     async with (
-        serve(host, port, token=token, metrics=metrics or Metrics(), troubles=found) as url,
+        serve(
+            host,
+            port,
+            token=token,
+            metrics=metrics or Metrics(),
+            troubles=found,
+            keys=lambda: keys,
+        ) as url,
         aiohttp.ClientSession(url) as http,
     ):
         yield Site(url, http)
@@ -210,7 +218,20 @@ async def test_health_needs_no_token(path: str) -> None:
         assert HTTPStatus.OK == (await site.asked(path))[0]
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
+async def test_public_keys_need_no_token() -> None:
+    """They are there to be known, and a receiver has no secret of ours."""
+    key = {"endpoint": "hook", "key": "whpk_abc", "expires_at": None}
+    async with (
+        served(token=TOKEN, keys=[key]) as site,
+        site.http.get("/.well-known/webhook-keys") as answer,
+    ):
+        assert ("application/json", {"keys": [key]}) == (answer.content_type, await answer.json())
+
+    async with served() as site:
+        assert (HTTPStatus.OK, '{"keys": []}') == await site.asked("/.well-known/webhook-keys")
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/.well-known/webhook-keys"])
 async def test_head_is_answered_like_get_without_the_body(path: str) -> None:
     """As HTTP has it; some probes ask like that."""
     async with served() as site:
