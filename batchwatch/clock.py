@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 
 class Clock:
@@ -12,8 +12,12 @@ class Clock:
 
     ``now`` is for what people and other machines read, ``monotonic`` for
     measuring and for deadlines: the wall may jump, the monotonic clock never
-    does. Tests pass a subclass that is moved by hand.
+    does. ``steady`` is for deadlines that must outlive the process. Tests pass
+    a subclass that is moved by hand.
     """
+
+    def __init__(self) -> None:
+        self._began = self.now(), self.monotonic()
 
     def now(self) -> datetime:
         """The wall clock, aware, in UTC."""
@@ -22,6 +26,14 @@ class Clock:
     def monotonic(self) -> float:
         """Seconds since some moment in the past; never goes back."""
         return time.monotonic()
+
+    def steady(self) -> datetime:
+        """The wall clock as it was when this process began, moved on by the monotonic one.
+
+        It never jumps, and so may be some way from the true time.
+        """
+        wall, monotonic = self._began
+        return wall + timedelta(seconds=self.monotonic() - monotonic)
 
     async def sleep(self, seconds: float) -> None:
         """Return after ``seconds``."""

@@ -22,15 +22,16 @@ from batchwatch.domain.routing import FOR_PEOPLE, FOR_PROGRAMS, Route, Router
 from batchwatch.domain.watch import Watch
 from batchwatch.llamacloud.budget import Budget
 from batchwatch.llamacloud.client import LlamaCloud, Scope
+from batchwatch.llamacloud.errors import Unreachable
 from batchwatch.log import get_logger
 from batchwatch.metrics import Metrics
 from batchwatch.settings import SettingsError, WebhookSettings
 from batchwatch.settings.review import expired, warnings
 from batchwatch.settings.tls import tls_contexts
-from batchwatch.store import Batches, Database, Outbox, StoreError, Views, Watches
+from batchwatch.store import Batches, Database, Endpoints, Outbox, StoreError, Views, Watches
 from batchwatch.watch.poller import Poller
 from batchwatch.watch.watcher import Watcher
-from batchwatch.web.server import serve
+from batchwatch.web.server import Troubles, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,30 +66,14 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
         database = await Database.open(settings.database_url.get_secret_value())
         stack.push_async_callback(database.close)
 
-        outbox = Outbox(database, router_of(settings))
+        outbox = Outbox(database, router_of(settings), clock)
         batches = Batches(database, outbox)
         watches = Watches(database, outbox)
         views = Views(database)
-        await outbox.release()  # the store is ours alone: whoever held those is gone
-
-        upstream = await stack.enter_async_context(upstream_session())
-        watchers = []
-        for name, configured in settings.watches.items():
-            poller = Poller(
-                watch_of(name, configured),
-                cloud=cloud_of(
-                    configured,
-                    key_source=key_source(settings, name),
-                    session=upstream,
-                    clock=clock,
-                    on_request=_counter(metrics, name),
-                ),
-                batches=batches,
-                watches=watches,
-                clock=clock,
-                metrics=metrics,
-            )
-            watchers.append(Watcher(poller, batches=batches, clock=clock, metrics=metrics))
+        # The store is ours alone: whoever held deliveries is gone.
+        await outbox.recover(
+            {EndpointName(name): one.retry_schedule for name, one in settings.endpoints.items()}
+        )
 
         connections = await stack.enter_async_context(Connections(clock))
         endpoints = [
@@ -104,10 +89,36 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             )
             for name, configured in settings.endpoints.items()
         ]
-        dispatcher = Dispatcher(outbox, endpoints, clock=clock, metrics=metrics)
+        dispatcher = Dispatcher(
+            outbox,
+            endpoints,
+            records=Endpoints(database, outbox),
+            clock=clock,
+            metrics=metrics,
+        )
 
-        async def troubles() -> dict[str, str]:
-            return await _troubles(watchers, views)
+        upstream = await stack.enter_async_context(upstream_session())
+        watchers = []
+        for name, configured in settings.watches.items():
+            poller = Poller(
+                watch_of(name, configured),
+                cloud=cloud_of(
+                    configured,
+                    key_source=key_source(settings, name),
+                    session=upstream,
+                    clock=clock,
+                    on_request=_counter(metrics, name, dispatcher),
+                ),
+                batches=batches,
+                watches=watches,
+                clock=clock,
+                metrics=metrics,
+            )
+            watchers.append(Watcher(poller, batches=batches, clock=clock, metrics=metrics))
+
+        async def troubles() -> Troubles:
+            ailing = {f"endpoint {name}": why for name, why in dispatcher.troubles().items()}
+            return Troubles(grave=await _troubles(watchers, views), ailing=ailing)
 
         url = await stack.enter_async_context(
             serve(
@@ -133,17 +144,15 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             ]
             delivering = group.create_task(dispatcher.run(), name="deliver")
             # Imported once the first poll is on its way: APScheduler takes a while.
-            from batchwatch.watch.upkeep import Upkeep  # noqa: PLC0415
+            from batchwatch.upkeep import Upkeep  # noqa: PLC0415
 
-            upkeep = Upkeep(
+            scheduler = Upkeep(
                 database=database,
-                outbox=outbox,
+                dispatcher=dispatcher,
                 views=views,
-                held=dispatcher.held,
-                clock=clock,
-                metrics=metrics,
-            )
-            scheduler = upkeep.start([one.name for one in endpoints])
+                endpoints=settings.endpoints,
+                watches=settings.watches,
+            ).start()
             try:
                 await stop.wait()
             finally:
@@ -171,9 +180,13 @@ async def _troubles(watchers: Sequence[Watcher], views: Views) -> dict[str, str]
     return found
 
 
-def _counter(metrics: Metrics, watch: str) -> Callable[[RequestReport], None]:
+def _counter(
+    metrics: Metrics, watch: str, dispatcher: Dispatcher
+) -> Callable[[RequestReport], None]:
     def count(report: RequestReport) -> None:
         metrics.requests.labels(watch, report.outcome).inc()
+        if report.outcome != Unreachable.kind:
+            dispatcher.heard()  # so that a receiver's silence is not our network's
 
     return count
 
@@ -277,6 +290,8 @@ def endpoint_of(name: str, settings: EndpointSettings, sender: Sender, clock: Cl
             schedule=settings.retry_schedule,
             timeout=settings.timeout,
             concurrency=settings.concurrency,
+            rate=settings.rate_limit,
+            final_statuses=frozenset(settings.final_statuses),
         )
     return Webhook(
         name=EndpointName(name),
@@ -286,6 +301,8 @@ def endpoint_of(name: str, settings: EndpointSettings, sender: Sender, clock: Cl
         schedule=settings.retry_schedule,
         timeout=settings.timeout,
         concurrency=settings.concurrency,
+        rate=settings.rate_limit,
+        final_statuses=frozenset(settings.final_statuses),
         keys=keys_of(settings),
         headers=headers_of(settings),
         write=_writer(settings.format),

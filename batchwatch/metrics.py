@@ -77,6 +77,9 @@ class Metrics:
             "endpoint",
             "outcome",
         )
+        self.endpoint_state = gauge(
+            "endpoint_state", "0 well, 1 held back and probed, 2 disabled.", "endpoint"
+        )
         self.dead = counter("deliveries_dead_total", "Deliveries given up.", "endpoint")
         self.delivery_latency = histogram(
             "delivery_latency_seconds",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from batchwatch.deliver.endpoint import Endpoint
     from batchwatch.deliver.signing import Key
     from batchwatch.domain.delivery import Attempt, Claimed
     from batchwatch.domain.event import Event
@@ -142,6 +143,8 @@ class _Counted:
         self.schedule = webhook.schedule
         self.timeout = webhook.timeout
         self.concurrency = webhook.concurrency
+        self.rate = webhook.rate
+        self.final_statuses = webhook.final_statuses
         self.all_sent = asyncio.Event()
         self._webhook = webhook
         self._left = count
@@ -153,6 +156,12 @@ class _Counted:
         if not self._left:
             self.all_sent.set()
         return attempt
+
+
+def _dispatcher(store: Store, endpoint: Endpoint) -> Dispatcher:
+    return Dispatcher(
+        store.outbox, [endpoint], records=store.endpoints, clock=Clock(), metrics=Metrics()
+    )
 
 
 def _webhook(receiver: _Receiver, keys: Sequence[Key]) -> Webhook:
@@ -179,7 +188,7 @@ def _batchwatch(
                 for start in range(0, count, PAGE):
                     await _commit(store, range(start, min(start + PAGE, count)))
                 endpoint = _Counted(_webhook(receiver, keys), count)
-                dispatcher = Dispatcher(store.outbox, [endpoint], clock=Clock(), metrics=Metrics())
+                dispatcher = _dispatcher(store, endpoint)
                 begun = time.perf_counter()
                 running = asyncio.create_task(dispatcher.run())
                 await endpoint.all_sent.wait()
@@ -223,7 +232,7 @@ async def _delays(receiver: _Receiver, count: int) -> list[float]:
         async with open_store(Path(folder)) as store:
             await store.watches.begin(WATCH, now=Clock().now())
             endpoint = _Counted(_webhook(receiver, [key_of(SECRET)]), count)
-            dispatcher = Dispatcher(store.outbox, [endpoint], clock=Clock(), metrics=Metrics())
+            dispatcher = _dispatcher(store, endpoint)
             running = asyncio.create_task(dispatcher.run())
             begun = time.monotonic()
             for number in range(count):
@@ -245,7 +254,6 @@ async def _commit(store: Store, numbers: Iterable[int]) -> list[Event]:
         WATCH,
         [one.id for one in seen],
         lambda known: _recorder().record(known, seen, now=now),
-        now=now,
     )
     return _routed(changes.events)
 

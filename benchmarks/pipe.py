@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from batchwatch.clock import Clock
 from batchwatch.domain.batch import EndpointName, WatchName
 from batchwatch.domain.routing import FOR_PROGRAMS, Router
 from batchwatch.domain.watch import Watch
 from batchwatch.llamacloud.budget import Budget
 from batchwatch.llamacloud.client import LlamaCloud
 from batchwatch.metrics import Metrics
-from batchwatch.store import Batches, Database, Outbox, Views, Watches
+from batchwatch.store import Batches, Database, Endpoints, Outbox, Views, Watches
 from batchwatch.watch.poller import Poller
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from batchwatch.clock import Clock
 
 WATCH: Final = WatchName("default")
 ENDPOINT: Final = EndpointName("hook")
@@ -40,6 +40,7 @@ class Store:
     batches: Batches
     watches: Watches
     views: Views
+    endpoints: Endpoints
 
 
 @asynccontextmanager
@@ -47,9 +48,10 @@ async def open_store(folder: Path) -> AsyncIterator[Store]:
     """The store in ``folder``, an SQLite file as the daemon has it."""
     database = await Database.open(f"sqlite+aiosqlite:///{folder}/batchwatch.db")
     try:
-        outbox = Outbox(database, Router(defaults={ENDPOINT: FOR_PROGRAMS}, routes=[]))
+        outbox = Outbox(database, Router(defaults={ENDPOINT: FOR_PROGRAMS}), Clock())
         batches, watches = Batches(database, outbox), Watches(database, outbox)
-        yield Store(database, outbox, batches, watches, Views(database))
+        endpoints = Endpoints(database, outbox)
+        yield Store(database, outbox, batches, watches, Views(database), endpoints)
     finally:
         await database.close()
 

@@ -66,7 +66,9 @@ def events() -> str:
 
 def schema_of(type_: str) -> str:
     """The JSON Schema of one type's message, made from the types of the payload."""
-    data = payload.WatchData if type_.startswith("watch.") else payload.BatchData
+    data = {"watch": payload.WatchData, "endpoint": payload.EndpointData}.get(
+        type_.partition(".")[0], payload.BatchData
+    )
     (whole,), components = msgspec.json.schema_components(
         [payload.Envelope], ref_template="#/$defs/{name}"
     )

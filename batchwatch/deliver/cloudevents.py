@@ -59,10 +59,11 @@ def _attributes(delivery: Claimed, envelope: _Envelope) -> dict[str, str]:
     alone tells events apart, as the id of a Standard Webhooks message does.
     """
     watch = delivery.subject.partition("/")[0]
+    about_us = delivery.type.startswith("endpoint.")
     attributes = {
         "specversion": "1.0",
         "id": delivery.event_id,
-        "source": f"/batchwatch/{quote(watch, '')}",
+        "source": "/batchwatch" if about_us else f"/batchwatch/{quote(watch, '')}",
         "type": TYPE_PREFIX + envelope.type,
         "time": envelope.timestamp,
     }

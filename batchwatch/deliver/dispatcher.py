@@ -8,67 +8,112 @@ to a commit.
 from __future__ import annotations
 
 import asyncio
-import random
-from datetime import timedelta
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from batchwatch.domain.delivery import Attempt, Failure, Settled, State, settle
+from batchwatch.deliver.lane import Lane
 from batchwatch.log import get_logger
 from batchwatch.store import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from batchwatch.clock import Clock
     from batchwatch.deliver.endpoint import Endpoint
-    from batchwatch.domain.delivery import Claimed, DeliveryId
+    from batchwatch.domain.batch import EndpointName
+    from batchwatch.domain.delivery import DeliveryId, Settled
+    from batchwatch.domain.event import Event
+    from batchwatch.domain.health import Record
     from batchwatch.metrics import Metrics
-    from batchwatch.store import Outbox
+    from batchwatch.store import Endpoints, Outbox
 
 log = get_logger()
 
-GROUP: Final = 200  # acknowledgements to a commit; more gains nothing
-PAGE: Final = 200  # deliveries to a claim
+GROUP: Final = 400  # acknowledgements to a commit; more gains nothing
+GATHER: Final = 0.02  # seconds that a commit waits for more, while more is under way
 UNWRITTEN_LIMIT: Final = 1_000  # tries that may be done and not yet written
-LEASE_MARGIN: Final = 60.0  # seconds beyond the tries that a claim may have to wait for
-RECHECK: Final = 60.0  # seconds; the safety net under the signal, and under a wall clock that jumps
-PAUSE_LIMIT: Final = 3600.0  # seconds that one answer may hold back a whole endpoint
 STORE_PAUSE: Final = 1.0  # seconds before the store is tried again
+SILENCE: Final = 120.0  # seconds in which nobody was heard: it may be our own network
 
 
 class Dispatcher:
     """Delivers what the outbox owes to ``endpoints``."""
 
     def __init__(
-        self, outbox: Outbox, endpoints: Sequence[Endpoint], *, clock: Clock, metrics: Metrics
+        self,
+        outbox: Outbox,
+        endpoints: Sequence[Endpoint],
+        *,
+        records: Endpoints,
+        clock: Clock,
+        metrics: Metrics,
     ) -> None:
         self.outbox = outbox
         self.clock = clock
         self.metrics = metrics
         self.held: set[DeliveryId] = set()  # claimed, and not yet written or given back
         self.is_stopping = False
-        self._lanes = [_Lane(endpoint, self) for endpoint in endpoints]
+        self._records = records
+        self._lanes = {endpoint.name: Lane(endpoint, self) for endpoint in endpoints}
         self._lanes_ended = False
+        self._heard_at: float | None = None  # monotonic, when anybody answered us
         self._settled: list[Settled] = []
+        self._group = GROUP  # how many of them go into the next commit
+        self._noted: deque[tuple[Record, Event | None]] = deque()  # health, to be written
         self._something = asyncio.Event()  # there is something to write, or nothing more will come
         self._room = asyncio.Event()  # there is not too much to write
         self._room.set()
+        self._store_fails = False
 
     async def run(self) -> None:
         """Deliver until :meth:`stop`; then finish what is being sent, write it, and return."""
+        await self.reload()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._write(), name="deliver.settle")
             async with asyncio.TaskGroup() as lanes:
-                for lane in self._lanes:
-                    lanes.create_task(lane.run(), name=f"deliver.{lane.endpoint.name}")
+                for name, lane in self._lanes.items():
+                    lanes.create_task(lane.run(), name=f"deliver.{name}")
             self._lanes_ended = True
             self._something.set()
 
     def stop(self) -> None:
         """Claim and send nothing more."""
         self.is_stopping = True
-        for lane in self._lanes:
-            lane.stop()
+        for lane in self._lanes.values():
+            lane.wake()
+
+    async def reload(self) -> None:
+        """Read again which endpoints are disabled, and look for what a command made due."""
+        try:
+            records = await self._records.records()
+        except StoreError as error:
+            log.warning("endpoints.unread", reason=str(error))
+            return
+        for name, lane in self._lanes.items():
+            lane.take_over(records.get(name))
+            lane.wake()
+
+    async def release(self) -> int:
+        """Give back deliveries whose lease is over: whoever held them did not come back."""
+        return await self.outbox.release(self.held)
+
+    def troubles(self) -> Mapping[EndpointName, str]:
+        """Why endpoints are not well, where they are not."""
+        found = {name: lane.trouble() for name, lane in self._lanes.items()}
+        return {name: trouble for name, trouble in found.items() if trouble}
+
+    def heard(self) -> None:
+        """Somebody answered, whatever the answer was: the network is there."""
+        self._heard_at = self.clock.monotonic()
+
+    def has_heard(self) -> bool:
+        """Whether somebody answered lately."""
+        return self._heard_at is not None and self.clock.monotonic() - self._heard_at < SILENCE
+
+    def note(self, record: Record, event: Event | None) -> None:
+        """Have an endpoint's health written down."""
+        self._noted.append((record, event))
+        self._something.set()
 
     async def done(self, settled: Settled) -> None:
         """Hand over what became of a try; waits while too much is unwritten."""
@@ -79,180 +124,63 @@ class Dispatcher:
         await self._room.wait()
 
     async def _write(self) -> None:
-        size = GROUP
-        while self._settled or not self._lanes_ended:
-            if not self._settled:
-                self._something.clear()
+        while self._settled or self._noted or not self._lanes_ended:
+            self._something.clear()
+            if not self._settled and not self._noted:
                 await self._something.wait()
                 continue
-            group = self._settled[:size]
+            if len(self._settled) < GROUP and any(one.is_sending for one in self._lanes.values()):
+                # In true time, for it decides on nothing but how much goes into a commit.
+                await asyncio.sleep(GATHER)
             try:
-                await self.outbox.settle(group, now=self.clock.now())
+                await self._write_settled()
+                await self._write_noted()
             except StoreError as error:
                 # They stay in hand: to send them again would be the worse answer to a full disk.
-                log.error("deliveries.unwritten", count=len(self._settled), reason=str(error))
+                self.store_failed("deliveries.unwritten", error, count=len(self._settled))
                 await self.clock.sleep(STORE_PAUSE)
-                continue
-            except Exception:
-                # A bug, over one of them: it must not keep the others from being written.
-                if len(group) > 1:
-                    size = 1
-                    continue
-                log.exception("delivery.unwritable", delivery_id=group[0].delivery.id)
-            size = GROUP if size == GROUP else min(GROUP, size * 2)
-            del self._settled[: len(group)]
-            self.held.difference_update(one.delivery.id for one in group)
-            if len(self._settled) < UNWRITTEN_LIMIT:
-                self._room.set()
-
-
-class _Lane:
-    """One endpoint: what is claimed for it, and the requests that are open to it.
-
-    It claims no more than it can try before the lease is over: half of that
-    is being sent, the other half is at hand when a request ends.
-    """
-
-    def __init__(self, endpoint: Endpoint, dispatcher: Dispatcher) -> None:
-        self.endpoint = endpoint
-        self._dispatcher = dispatcher
-        self._outbox = dispatcher.outbox
-        self._clock = dispatcher.clock
-        self._signal = dispatcher.outbox.signal(endpoint.name)
-        self._claimed: asyncio.Queue[Claimed | None] = asyncio.Queue()
-        self._at_hand = 0  # claimed, and neither tried nor given back
-        self._freed = asyncio.Event()
-        self._lease = timedelta(seconds=LEASE_MARGIN + 3 * endpoint.timeout)
-        self._paused_until = 0.0  # monotonic; the receiver asked for it
-        self._failing = False
-        metrics = dispatcher.metrics
-        self._delivered = metrics.attempts.labels(endpoint.name, "delivered")
-        self._latency = metrics.delivery_latency.labels(endpoint.name)
-
-    def stop(self) -> None:
-        self._signal.set()
-        self._freed.set()
-
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as workers:
-            for number in range(self.endpoint.concurrency):
-                workers.create_task(self._work(), name=f"deliver.{self.endpoint.name}.{number}")
-            await self._claim()
-            for _ in range(self.endpoint.concurrency):
-                self._claimed.put_nowait(None)
-
-    async def _claim(self) -> None:
-        """Keep the workers fed until told to stop."""
-        concurrency = self.endpoint.concurrency
-        while not self._dispatcher.is_stopping:
-            if self._at_hand > concurrency:
-                self._freed.clear()
-                await self._freed.wait()
-                continue
-            self._signal.clear()
-            pause = self._pause()
-            if pause <= 0:
-                pause = await self._claim_page(min(PAGE, 2 * concurrency - self._at_hand))
-            if pause > 0 and not self._dispatcher.is_stopping:
-                await self._clock.wait(self._signal, pause)
-
-    async def _claim_page(self, limit: int) -> float:
-        """Claim what is due; seconds until there may be more, unless the signal comes first."""
-        now = self._clock.now()
-        try:
-            page = await self._outbox.claim(
-                self.endpoint.name, limit=limit, lease=self._lease, now=now
-            )
-            due = None if page else await self._outbox.next_due(self.endpoint.name)
-        except StoreError as error:
-            log.error("claim.failed", endpoint=self.endpoint.name, reason=str(error))
-            return STORE_PAUSE
-        except Exception:
-            log.exception("claim.broke", endpoint=self.endpoint.name)
-            return RECHECK
-        self._at_hand += len(page)
-        for delivery in page:
-            self._dispatcher.held.add(delivery.id)
-            self._claimed.put_nowait(delivery)
-        if page:
-            return 0.0
-        if due is None:
-            return RECHECK
-        return min(RECHECK, max(0.001, (due - now).total_seconds()))
-
-    async def _work(self) -> None:
-        while (delivery := await self._claimed.get()) is not None:
-            if self._dispatcher.is_stopping or self._pause() > 0:
-                await self._give_back(delivery)
             else:
-                settled = await self._try(delivery)
-                self._note(settled)
-                await self._dispatcher.done(settled)
-            self._at_hand -= 1
-            self._freed.set()
+                self.store_works()
 
-    async def _try(self, delivery: Claimed) -> Settled:
+    async def _write_settled(self) -> None:
+        group = self._settled[: self._group]
+        if not group:
+            return
         try:
-            attempt = await self.endpoint.send(delivery)
+            await self.outbox.settle(group)
+        except StoreError:
+            raise
         except Exception:
-            # A bug, at the border of one delivery: it must not stop the others.
-            log.exception("delivery.broke", delivery_id=delivery.id, event_id=delivery.event_id)
-            attempt = Attempt(
-                self._clock.now(), 0.0, Failure.UNUSABLE, detail="a bug in batchwatch; see its log"
-            )
-        jitter = random.uniform(-1.0, 1.0)
-        return settle(delivery, attempt, self.endpoint.schedule, jitter=jitter)
+            # A bug, over one of them: it must not keep the others from being written.
+            if len(group) > 1:
+                self._group = 1
+                return
+            log.exception("delivery.unwritable", delivery_id=group[0].delivery.id)
+        self._group = min(GROUP, self._group * 2)
+        del self._settled[: len(group)]
+        self.held.difference_update(one.delivery.id for one in group)
+        if len(self._settled) < UNWRITTEN_LIMIT:
+            self._room.set()
 
-    async def _give_back(self, delivery: Claimed) -> None:
-        due_at = self._clock.now() + timedelta(seconds=max(0.0, self._pause()))
+    async def _write_noted(self) -> None:
+        if not self._noted:
+            return
+        record, event = self._noted[0]
         try:
-            await self._outbox.give_back(delivery.id, due_at=due_at)
-        except StoreError as error:
-            # Then it comes back when its lease is over, or at the next start.
-            log.warning("delivery.held", delivery_id=delivery.id, reason=str(error))
-        self._dispatcher.held.discard(delivery.id)
+            await self._records.write(record, event)
+        except StoreError:
+            raise
+        except Exception:
+            log.exception("endpoint.unwritable", endpoint=record.name)
+        self._noted.popleft()
 
-    def _pause(self) -> float:
-        return self._paused_until - self._clock.monotonic()
+    def store_failed(self, event: str, error: StoreError, **more: object) -> None:
+        """Say so; the first of a row is an error, the others are counted by the store's metric."""
+        (log.debug if self._store_fails else log.error)(event, reason=str(error), **more)
+        self._store_fails = True
 
-    def _note(self, settled: Settled) -> None:
-        attempt, delivery = settled.attempt, settled.delivery
-        if attempt.failure is Failure.RATE_LIMITED and attempt.retry_after:
-            # The limit is the receiver's, not this delivery's: the others wait as well.
-            until = self._clock.monotonic() + min(attempt.retry_after, PAUSE_LIMIT)
-            self._paused_until = max(self._paused_until, until)
-        if attempt.failure is None:
-            self._delivered.inc()
-            now = self._clock.now()
-            self._latency.observe(max(0.0, (now - delivery.occurred_at).total_seconds()))
-        else:
-            self._dispatcher.metrics.attempts.labels(
-                self.endpoint.name, attempt.failure.value
-            ).inc()
-        if settled.state is State.DEAD:
-            self._dispatcher.metrics.dead.labels(self.endpoint.name).inc()
-        recovered = self._failing and attempt.failure is None
-        if settled.state is State.DEAD:
-            level = "error"
-        elif attempt.failure is not None and not self._failing:
-            level = "warning"  # the first of a row; the others are counted
-        elif recovered:
-            level = "info"
-        else:
-            level = "debug"
-        self._failing = attempt.failure is not None
-        getattr(log, level)(
-            "delivery.attempted",
-            endpoint=self.endpoint.name,
-            type=delivery.type,
-            batch_id=delivery.batch_id,
-            event_id=delivery.event_id,
-            delivery_id=delivery.id,
-            attempt=delivery.attempt,
-            state=settled.state.value,
-            status_code=attempt.status_code,
-            duration_ms=round(attempt.duration * 1000, 1),
-            reason=settled.reason or attempt.detail,
-            retry_in_s=round(settled.due_in, 1) if settled.state is State.PENDING else None,
-            recovered=recovered or None,
-        )
+    def store_works(self) -> None:
+        """Say so, if it did not before."""
+        if self._store_fails:
+            log.info("store.recovered")
+        self._store_fails = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from batchwatch.domain.batch import EndpointName
     from batchwatch.domain.delivery import Attempt, Claimed
@@ -29,6 +29,14 @@ class Endpoint(Protocol):
     @property
     def concurrency(self) -> int:
         """How many requests may be open at once."""
+
+    @property
+    def rate(self) -> float | None:
+        """How many may be begun in a second; None for any number."""
+
+    @property
+    def final_statuses(self) -> Collection[int]:
+        """The HTTP statuses after which a delivery is not tried again."""
 
     async def send(self, delivery: Claimed) -> Attempt:
         """Try ``delivery`` once. Whatever the receiver does is told, not raised."""

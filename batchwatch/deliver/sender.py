@@ -13,7 +13,7 @@ from yarl import URL
 
 from batchwatch import __version__
 from batchwatch.deliver.guard import Forbidden, Guard
-from batchwatch.deliver.troubles import explain, limits, refused_by_proxy
+from batchwatch.deliver.troubles import explain, limits, may_be_ours, refused_by_proxy
 from batchwatch.domain.delivery import Attempt, Failure
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ class Sender:
         begun = self._clock.monotonic()
         failure: Failure | None
         status = retry_after = text = detail = None
+        ours = False
         try:
             if self._proxy is not None:
                 self._look_at_literal(url)
@@ -132,6 +133,7 @@ class Sender:
                     failure, detail = refused_by_proxy(status)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             failure, detail = explain(error, timeout, proxied=self._proxy is not None)
+            ours = may_be_ours(error)
             if status is not None:
                 detail = f"HTTP {status}, then {detail}"
         return Attempt(
@@ -142,6 +144,7 @@ class Sender:
             detail=detail,
             response=text,
             retry_after=retry_after,
+            may_be_ours=ours,
         )
 
     def _look_at_literal(self, url: str) -> None:
@@ -167,6 +170,8 @@ async def _start_of(response: aiohttp.ClientResponse) -> str | None:
         return f"({encoding[:20]!a}, {size} bytes)"
     text = b"".join(chunks).decode("utf-8", "replace")
     text = text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    if len(text) < _TELLING:
+        return text  # as most say that all is well
     # before the cut, which may go through a secret
     return _without_secrets(text, response.request_info)[:KEPT_LIMIT]
 

@@ -42,6 +42,10 @@ _HEADLINES: Final = {
     "batch.vanished": ("👻", "Batch vanished: LlamaCloud answers 404"),
     "watch.failing": ("🔥", "LlamaCloud cannot be watched"),
     "watch.recovered": ("💚", "LlamaCloud is watched again"),
+    "endpoint.failing": ("📵", "An endpoint takes nothing"),
+    "endpoint.disabled": ("⛔", "An endpoint is disabled"),
+    "endpoint.recovered": ("💚", "An endpoint takes messages again"),
+    "endpoint.test": ("🧪", "A test of batchwatch"),
 }
 
 
@@ -55,6 +59,8 @@ class Slack:
     schedule: Sequence[float]
     timeout: float  # seconds
     concurrency: int
+    rate: float | None = None  # a second
+    final_statuses: frozenset[int] = frozenset()
 
     async def send(self, delivery: Claimed) -> Attempt:
         """POST the message; Slack's own words for "never" are final."""

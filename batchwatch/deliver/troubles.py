@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
+from functools import cache
 from typing import Final
 
 import aiohttp
@@ -16,9 +18,15 @@ CONNECT_TIMEOUT: Final = 10.0  # seconds
 READ_TIMEOUT: Final = 60.0  # seconds of silence; who has said nothing for so long has hung
 _SEVERAL: Final = "Multiple exceptions: "  # how aiohappyeyeballs tells of several addresses
 
+_OURS: Final = frozenset({
+    errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE,
+    errno.ENOBUFS, errno.ENOMEM,
+})  # fmt: skip
+
 Trouble = tuple[Failure, str]
 
 
+@cache
 def limits(timeout: float) -> aiohttp.ClientTimeout:
     """The limits of a request that may take ``timeout`` seconds in all."""
     return aiohttp.ClientTimeout(
@@ -51,6 +59,14 @@ def explain(error: Exception, timeout: float, *, proxied: bool = False) -> Troub
             return Failure.TLS, f"the receiver ended the TLS connection: {words}"
         case _:
             return Failure.RESET, "the connection broke before an answer came"
+
+
+def may_be_ours(error: Exception) -> bool:
+    """Whether it would look the same if this machine had no network or no more sockets."""
+    cause = getattr(error, "os_error", error)
+    if isinstance(cause, socket.gaierror):
+        return cause.errno == socket.EAI_AGAIN
+    return isinstance(cause, OSError) and cause.errno in _OURS
 
 
 def refused_by_proxy(status: int) -> Trouble:

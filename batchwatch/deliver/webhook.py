@@ -43,6 +43,8 @@ class Webhook:
     schedule: Sequence[float]
     timeout: float  # seconds
     concurrency: int
+    rate: float | None = None  # a second
+    final_statuses: frozenset[int] = frozenset()
     keys: Sequence[Key] = field(default=(), repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     write: Write = envelope
@@ -56,9 +58,9 @@ class Webhook:
         because somebody else knows the secret; to go unsigned would teach the
         receiver to take forgeries.
         """
-        begun = self.clock.monotonic()
-        asked = {}
+        asked, waited = {}, 0.0
         if self.handshake is not None:
+            begun = self.clock.monotonic()
             # Half of the time, so that the message has the other half.
             refusal = await self.handshake.refusal(
                 self.sender, self.url, self.headers, timeout=self.timeout / 2
@@ -66,6 +68,7 @@ class Webhook:
             if refusal is not None:
                 return refusal
             asked = {REQUEST_ORIGIN: self.handshake.origin}
+            waited = round(self.clock.monotonic() - begun, 1)
         now = self.clock.now()
         keys = [key for key in self.keys if key.signs_at(now)]
         if self.keys and not keys:
@@ -76,5 +79,4 @@ class Webhook:
         signed = signed_headers(delivery.event_id, body, keys=keys, timestamp=int(now.timestamp()))
         trace = {"traceparent": traceparent(delivery.event_id)}
         headers = {**self.headers, **asked, **described, **trace, **signed}
-        left = self.timeout - round(self.clock.monotonic() - begun, 1)
-        return await self.sender.post(self.url, body, headers, timeout=left)
+        return await self.sender.post(self.url, body, headers, timeout=self.timeout - waited)

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NewType
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
     from batchwatch.domain.batch import BatchId, EndpointName, EventId
@@ -57,9 +57,18 @@ class Failure(StrEnum):
     PROTOCOL = "protocol"  # what came back was no HTTP
     REFUSED = "refused"  # the receiver's own words say that it will never take this
     UNUSABLE = "unusable"  # this message or this endpoint cannot be sent at all
+    OFFLINE = "offline"  # trouble of our own: no resolver, no network, no more files
+    BROKE = "broke"  # a bug of ours
 
 
-FINAL_FAILURES: Final = frozenset({Failure.GONE, Failure.REFUSED, Failure.UNUSABLE})
+FINAL_FAILURES: Final = frozenset({Failure.REFUSED, Failure.UNUSABLE})
+# They say nothing of the delivery, and use up nothing of its schedule.
+UNCOUNTED_FAILURES: Final = frozenset({Failure.GONE, Failure.OFFLINE})
+# They say nothing of the endpoint: our own trouble, or one message that it does not like.
+BLAMELESS_FAILURES: Final = frozenset({
+    Failure.OFFLINE, Failure.BROKE, Failure.REFUSED, Failure.UNUSABLE,
+})  # fmt: skip
+OFFLINE_PAUSE: Final = 30.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,7 @@ class Claimed:
     type: str
     batch_id: BatchId | None
     attempt: int  # the number of this try, from 1
+    turn: int  # the same, of those that count: since it was last replayed, for one
     occurred_at: datetime
     payload: bytes  # JSON, UTF-8: the envelope
 
@@ -88,6 +98,7 @@ class Attempt:
     detail: str | None = None  # one line, for people; never a secret
     response: str | None = None  # the start of what came back
     retry_after: float | None = None  # seconds
+    may_be_ours: bool = False  # it failed as it would if we had no network
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,27 +111,45 @@ class Settled:
     due_in: float = 0.0  # seconds until the next try, when it is pending again
     reason: str | None = None  # why it is dead
 
+    @property
+    def uncounted(self) -> int:
+        """How many of its tries its schedule does not know of."""
+        free = self.attempt.failure in UNCOUNTED_FAILURES
+        return self.delivery.attempt - self.delivery.turn + free
+
 
 def settle(
-    delivery: Claimed, attempt: Attempt, schedule: Sequence[float], *, jitter: float
+    delivery: Claimed,
+    attempt: Attempt,
+    schedule: Sequence[float],
+    *,
+    jitter: float,
+    final_statuses: Collection[int] = (),
 ) -> Settled:
     """Decide what becomes of ``delivery`` after ``attempt``.
 
     ``schedule`` holds the pause before each retry in seconds; when it is
     used up, the delivery is dead. ``jitter`` in -1..1 spreads the pauses by a
     fifth. A ``Retry-After`` makes a pause longer, never shorter, and a day
-    at most.
+    at most. ``final_statuses`` of HTTP end it at once.
     """
     if attempt.failure is None:
         return Settled(delivery, attempt, State.DELIVERED)
-    if attempt.failure in FINAL_FAILURES:
+    if attempt.failure is Failure.GONE:
+        return Settled(delivery, attempt, State.PENDING)  # it waits until its endpoint is enabled
+    if attempt.failure is Failure.OFFLINE:
+        return Settled(
+            delivery, attempt, State.PENDING, due_in=OFFLINE_PAUSE * (1.0 + JITTER * jitter)
+        )
+    if attempt.failure in FINAL_FAILURES or attempt.status_code in final_statuses:
         reason = f"{attempt.failure}: {attempt.detail or 'no detail'}"
         return Settled(delivery, attempt, State.DEAD, reason=reason)
-    if delivery.attempt > len(schedule):
-        reason = f"{delivery.attempt} tries failed, the last: {attempt.failure}"
+    if delivery.turn > len(schedule):
+        tries = "1 try" if delivery.turn == 1 else f"{delivery.turn} tries"
+        reason = f"{tries} failed, the last: {attempt.failure}"
         if attempt.detail:
             reason += f": {attempt.detail}"
         return Settled(delivery, attempt, State.DEAD, reason=reason)
-    pause = schedule[delivery.attempt - 1] * (1.0 + JITTER * jitter)
+    pause = schedule[delivery.turn - 1] * (1.0 + JITTER * jitter)
     asked = min(attempt.retry_after or 0.0, RETRY_AFTER_CEILING)
     return Settled(delivery, attempt, State.PENDING, due_in=max(pause, asked))

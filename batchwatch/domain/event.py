@@ -14,6 +14,7 @@ from batchwatch.domain.batch import (
     PENDING,
     RUNNING,
     THROTTLED,
+    EndpointName,
     EventId,
     FileOutcome,
     Results,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from batchwatch.domain.batch import Batch, BatchId, WatchName
     from batchwatch.domain.payload import (
         BatchData,
+        EndpointData,
         Envelope,
         ResultItem,
         ResultsData,
@@ -49,6 +51,7 @@ BATCH_UNSTUCK: Final = "batch.unstuck"
 BATCH_VANISHED: Final = "batch.vanished"
 WATCH_FAILING: Final = "watch.failing"
 WATCH_RECOVERED: Final = "watch.recovered"
+ENDPOINT_FAILING: Final = "endpoint.failing"
 ENDPOINT_DISABLED: Final = "endpoint.disabled"
 ENDPOINT_RECOVERED: Final = "endpoint.recovered"
 ENDPOINT_TEST: Final = "endpoint.test"
@@ -64,6 +67,7 @@ EVENT_TYPES: Final = (
     BATCH_VANISHED,
     WATCH_FAILING,
     WATCH_RECOVERED,
+    ENDPOINT_FAILING,
     ENDPOINT_DISABLED,
     ENDPOINT_RECOVERED,
     DAEMON_HEARTBEAT,
@@ -85,6 +89,16 @@ MEANINGS: Final[Mapping[str, str]] = {
     BATCH_VANISHED: "It was active, and LlamaCloud answers 404 for it, several times in a row.",
     WATCH_FAILING: "LlamaCloud cannot be watched: an outage, or a key that is refused.",
     WATCH_RECOVERED: "It can be watched again; what happened meanwhile is told as it is found.",
+    ENDPOINT_FAILING: (
+        "An endpoint takes nothing: told to the others after five minutes, and again at 50, 70 "
+        "and 90 % of the 120 hours after which it is disabled."
+    ),
+    ENDPOINT_DISABLED: (
+        "Nothing more is sent to an endpoint: it answered 410, failed for 120 hours, or was "
+        "disabled by hand. What it is owed waits until it is enabled."
+    ),
+    ENDPOINT_RECOVERED: "An endpoint that was told of as failing or disabled takes messages again.",
+    ENDPOINT_TEST: "A test, sent by `batchwatch test`.",
 }
 
 ITEMS_LIMIT: Final = 200  # result items carried in an event; the rest is behind its link
@@ -100,20 +114,23 @@ class Event:
     """An immutable fact for the outside.
 
     ``subject`` is what keeps order: events of one subject reach an endpoint
-    one after another. It is the batch's, or the watch's own.
+    one after another. It is the batch's, the watch's own, or an endpoint's.
     """
 
     id: EventId
     type: str
-    watch: WatchName
+    watch: WatchName | None
     occurred_at: datetime
     data: Mapping[str, Any]  # made as one of the types in `payload`
     batch_id: BatchId | None = None
     transition: int | None = None
+    endpoint: EndpointName | None = None  # that it is about, and that is not sent it
 
     @property
     def subject(self) -> str:
         """The line that this event stands in, wherever it is delivered."""
+        if self.watch is None:
+            return f"endpoint:{self.endpoint}"  # no watch has such a name
         return self.watch if self.batch_id is None else f"{self.watch}/{self.batch_id}"
 
     @property
@@ -122,14 +139,16 @@ class Event:
         return {"type": self.type, "timestamp": rfc3339(self.occurred_at), "data": self.data}
 
 
-def event_id(watch: WatchName, batch_id: BatchId | None, fact: int | str, type_: str) -> EventId:
+def event_id(
+    watch: WatchName | None, batch_id: BatchId | None, fact: int | str, type_: str
+) -> EventId:
     """The id of a fact: the same fact always has the same one (UUIDv5).
 
     ``fact`` is the transition's number, or what else tells two events of one
     type and subject apart. A receiver deduplicates by this id, so a repeat
     after a crash must not look like news.
     """
-    name = "\x1f".join((watch, batch_id or "", str(fact), type_))
+    name = "\x1f".join((watch or "", batch_id or "", str(fact), type_))
     return EventId(f"evt_{uuid.uuid5(_NAMESPACE, name).hex}")
 
 
@@ -252,6 +271,36 @@ def watch_event(
         id=event_id(watch, None, rfc3339(since), type_),
         type=type_,
         watch=watch,
+        occurred_at=occurred_at,
+        data=data,
+    )
+
+
+def endpoint_event(
+    endpoint: EndpointName,
+    type_: str,
+    *,
+    occurred_at: datetime,
+    since: datetime,
+    reason: str,
+    share: float,
+) -> Event:
+    """``endpoint.failing``, ``.disabled``, ``.recovered`` or ``.test``.
+
+    ``share`` is how far it has come on the way to being disabled, 0 to 1.
+    """
+    data: EndpointData = {
+        "endpoint": endpoint,
+        "since": rfc3339(since),
+        "observed_at": rfc3339(occurred_at),
+        "reason": reason,
+        "share": share,
+    }
+    return Event(
+        id=event_id(None, None, f"{endpoint}@{rfc3339(since)}@{share}", type_),
+        type=type_,
+        watch=None,
+        endpoint=endpoint,
         occurred_at=occurred_at,
         data=data,
     )

@@ -98,6 +98,16 @@ class WatchData(TypedDict):
     reason: str
 
 
+class EndpointData(TypedDict):
+    """The ``data`` of every ``endpoint.*`` event."""
+
+    endpoint: str
+    since: str
+    observed_at: str
+    reason: str
+    share: float  # of the way to being disabled, 0 to 1
+
+
 class Envelope(TypedDict):
     """What every message is: https://www.standardwebhooks.com."""
 

@@ -36,10 +36,13 @@ class Route:
     events: Sequence[str] = ("*",)
     watches: Sequence[str] = ("*",)
 
-    def matches(self, type_: str, watch: WatchName) -> bool:
-        """Whether an event of this type, from this watch, takes this route."""
+    def matches(self, type_: str, watch: WatchName | None) -> bool:
+        """Whether an event of this type, from this watch, takes this route.
+
+        What is of no watch takes those that are for all of them.
+        """
         return any(fnmatchcase(type_, pattern) for pattern in self.events) and any(
-            fnmatchcase(watch, pattern) for pattern in self.watches
+            fnmatchcase(watch or "", pattern) for pattern in self.watches
         )
 
 
@@ -49,20 +52,21 @@ class Router:
 
     defaults: Mapping[EndpointName, frozenset[str]]  # for every endpoint, the types it gets unasked
     routes: Sequence[Route] = ()
-    _known: dict[tuple[str, str], tuple[EndpointName, ...]] = field(default_factory=dict)
+    _known: dict[tuple[str | None, ...], tuple[EndpointName, ...]] = field(default_factory=dict)
 
     def endpoints_for(self, event: Event) -> tuple[EndpointName, ...]:
         """The endpoints that hear of ``event``, each once, in the order of the settings.
 
         An endpoint that a route names gets what its routes send and nothing
-        else.
+        else. None is told about itself.
         """
-        key = (event.type, event.watch)
+        key = (event.type, event.watch, event.endpoint)
         if key not in self._known:  # there are few types and watches, and many events
-            self._known[key] = self._route(event.type, event.watch)
+            chosen = self._route(event.type, event.watch)
+            self._known[key] = tuple(one for one in chosen if one != event.endpoint)
         return self._known[key]
 
-    def _route(self, type_: str, watch: WatchName) -> tuple[EndpointName, ...]:
+    def _route(self, type_: str, watch: WatchName | None) -> tuple[EndpointName, ...]:
         named = {name for route in self.routes for name in route.endpoints}
         chosen = {
             name for route in self.routes if route.matches(type_, watch) for name in route.endpoints

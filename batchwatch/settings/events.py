@@ -24,6 +24,7 @@ EVENT_TYPES = (
     "batch.vanished",
     "watch.failing",
     "watch.recovered",
+    "endpoint.failing",
     "endpoint.disabled",
     "endpoint.recovered",
     "daemon.heartbeat",

@@ -134,6 +134,38 @@ class Whole(Kind[int]):
         return {"type": "integer", "minimum": self.minimum, "maximum": self.maximum}
 
 
+class Rate(Kind[float]):
+    """So many in a second, a minute or an hour; read as so many in a second."""
+
+    _SECONDS: ClassVar = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    _PATTERN = r"([0-9]{1,6})/(s|m|h)"
+
+    def __init__(self) -> None:
+        super().__init__(
+            allowed="a number from 1 to 999999 per s, m or h, such as 10/s or 100/m",
+            fix="Write how many, a slash, and the unit of time.",
+        )
+
+    def read(self, text: str) -> float:
+        """Return how many in a second."""
+        match = re.fullmatch(self._PATTERN, text)
+        if match is None or not int(match[1]):
+            raise Invalid
+        return int(match[1]) / self._SECONDS[match[2]]
+
+    def show(self, value: float) -> str:
+        """Return it in the smallest unit that needs no fraction."""
+        for unit, seconds in self._SECONDS.items():
+            count = value * seconds
+            if round(count) >= 1 and abs(count - round(count)) < 1e-6 * count:
+                return f"{round(count)}/{unit}"
+        return f"{round(value * 3600)}/h"
+
+    def schema(self) -> dict[str, object]:
+        """Give the form."""
+        return {"type": "string", "pattern": f"^{self._PATTERN}$"}
+
+
 class Flag(Kind[bool]):
     """Yes or no, as YAML and people write it."""
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, SecretStr, Tag
 
 from batchwatch.settings.events import EventPattern
-from batchwatch.settings.kinds import Choice, Duration, Flag, ListOf, Location, Whole, Word
+from batchwatch.settings.kinds import Choice, Duration, Flag, ListOf, Location, Rate, Whole, Word
 from batchwatch.settings.secrets import HeaderName, HeaderValue, Key, Login
 from batchwatch.settings.signing import SigningSecret, SigningSecrets
 from batchwatch.settings.urls import BaseUrl, EndpointUrl, Network, ProxyUrl, SecretUrl
@@ -38,6 +38,9 @@ UPSTREAM_KEY = Key(fix="Copy the key again from LlamaCloud's page of API keys.")
 POLL_INTERVAL = Duration("100ms", "1d")
 LOOKBACK = Duration("1s", "365d")
 NETWORKS = ListOf(Network(), least=0)  # none, to take back what is set for all
+_STATUSES = ListOf(Whole(300, 599), least=0, most=100)
+_RATE = Rate()
+_RATE_MEANING = "How many deliveries may be begun in a time, evenly spread."
 _RETRIES = ListOf(Duration("0s", "7d"), most=50)
 
 # More and more patiently, over three days in all.
@@ -119,6 +122,11 @@ class _Endpoint(_Part):
         description="The waits before each retry; the first try is at once, and after the last "
         "retry it is a dead letter.",
     )
+    final_statuses: Annotated[tuple[int, ...], _STATUSES] = Field(
+        default=(),
+        description="The HTTP statuses after which a delivery is not tried again but a dead "
+        "letter at once; 410 needs none, since it disables the endpoint.",
+    )
     proxy: Annotated[SecretUrl | None, ProxyUrl()] = Field(
         default=None,
         description="The proxy to go through; it resolves the host's name, and must itself guard "
@@ -151,6 +159,10 @@ class WebhookSettings(_Endpoint):
     concurrency: Annotated[int, _CONCURRENCY] = Field(
         default=16,
         description=_CONCURRENCY_MEANING,
+    )
+    rate_limit: Annotated[float | None, _RATE] = Field(
+        default=None,
+        description=_RATE_MEANING,
     )
     secret: Annotated[tuple[SigningSecret, ...], SigningSecrets()] = Field(
         default=(),
@@ -204,6 +216,10 @@ class SlackSettings(_Endpoint):
     concurrency: Annotated[int, _CONCURRENCY] = Field(
         default=1,
         description=_CONCURRENCY_MEANING,
+    )
+    rate_limit: Annotated[float | None, _RATE] = Field(
+        default=1.0,
+        description=_RATE_MEANING,
     )
 
 

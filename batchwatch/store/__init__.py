@@ -1,10 +1,11 @@
 """All that survives a crash, and all SQL: one SQLAlchemy Core store."""
 
 from batchwatch.store.batches import Batches
+from batchwatch.store.endpoints import Endpoints
 from batchwatch.store.engine import Database
 from batchwatch.store.errors import StoreError
 from batchwatch.store.outbox import Outbox
 from batchwatch.store.views import Views
 from batchwatch.store.watches import Watches
 
-__all__ = ["Batches", "Database", "Outbox", "StoreError", "Views", "Watches"]
+__all__ = ["Batches", "Database", "Endpoints", "Outbox", "StoreError", "Views", "Watches"]

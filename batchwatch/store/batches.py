@@ -97,8 +97,6 @@ class Batches:
         watch: WatchName,
         ids: Collection[BatchId],
         decide: Callable[[Mapping[BatchId, Batch]], Changes],
-        *,
-        now: datetime,
     ) -> Changes:
         """Change batches: the only way, and all of it or nothing.
 
@@ -110,7 +108,7 @@ class Batches:
         async with self._database.write() as connection:
             changes = decide(await self._read(connection, watch, ids))
             await self._write(connection, watch, changes)
-            await self._outbox.enqueue(connection, changes.events, now=now)
+            await self._outbox.enqueue(connection, changes.events)
         self._outbox.committed(changes.events)
         return changes
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from batchwatch.store import schema
+from batchwatch.store import driver, schema
 from batchwatch.store.errors import SchemaTooNew, StoreInUse, StoreUnusable, translate
 
 if TYPE_CHECKING:
@@ -32,10 +32,6 @@ _BUSY_TIMEOUT: Final = 5_000  # ms to wait for another process, such as a backup
 _PRAGMAS: Final = (
     # Readers never block the writer, nor the writer them.
     "PRAGMA journal_mode = WAL",
-    # An outbox is a promise: once a transition is committed, its notifications will go out, even
-    # if the power fails in that moment. NORMAL would lose the last commits then. A commit carries
-    # a page of batches or up to 200 acknowledgements, so the sync is shared by many.
-    "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}",
     "PRAGMA temp_store = MEMORY",
@@ -78,11 +74,14 @@ class Database:
     read-compare-write safe without retries.
     """
 
-    def __init__(self, engine: AsyncEngine, *, where: str) -> None:
+    def __init__(self, engine: AsyncEngine, hasty: AsyncEngine, *, where: str) -> None:
         self.where = where  # for messages: a path, or a URL without its password
         self._engine = engine
+        self._hasty = hasty  # for commits that do not wait for the disk
         self._writer = asyncio.Lock()
         self._lock: int | None = None
+        self._file: tuple[Path, tuple[int, int] | None] | None = None
+        self._nudges: int | None = None
 
     @classmethod
     async def open(cls, url: str, *, exclusive: bool = True) -> Self:
@@ -106,10 +105,12 @@ class Database:
                 lock = _take_lock(path)
             elif not path.exists():
                 raise StoreUnusable(f"{where}: there is no store yet; has the daemon ever run?")
-        database = cls(_engine(parsed), where=where)
+        database = cls(*_engines(parsed), where=where)
         database._lock = lock
         try:
             await database._settle_schema(may_write=exclusive)
+            if path is not None:
+                database._file = (path, _identity(path))
         except BaseException:
             await database.close()
             raise
@@ -118,6 +119,7 @@ class Database:
     async def close(self) -> None:
         """Close every connection, then let go of the file."""
         await self._engine.dispose()
+        await self._hasty.dispose()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -137,18 +139,56 @@ class Database:
             raise translate(error, self.where) from error
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
+    async def write(self, *, durable: bool = True) -> AsyncIterator[AsyncConnection]:
         """A transaction: committed at the end, or rolled back and nothing of it written.
+
+        An outbox is a promise: once a transition is committed, its
+        notifications will go out, even if the power fails in that moment. So
+        a ``durable`` commit waits for the disk. One that is not may be
+        forgotten if the power fails, and by nothing less: enough for claims
+        and acknowledgements, for what is forgotten of them is sent again
+        under the same id.
 
         To be used in methods that are :func:`unbroken`.
         """
         try:
-            async with self._writer, self._engine.connect() as connection:
+            engine = self._engine if durable else self._hasty
+            async with self._writer, engine.connect() as connection:
+                self._look_for_the_file()
                 await connection.execution_options(writes=True)
                 async with connection.begin():
                     yield connection
         except (DBAPIError, sa.exc.TimeoutError) as error:
             raise translate(error, self.where) from error
+
+    @asynccontextmanager
+    async def write_one(self) -> AsyncIterator[AsyncConnection]:
+        """A connection for one statement that writes, a transaction by itself and not durable.
+
+        To be used as :meth:`write` is.
+        """
+        try:
+            async with self._writer, self._hasty.connect() as connection:
+                self._look_for_the_file()
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                yield connection
+        except (DBAPIError, sa.exc.TimeoutError) as error:
+            raise translate(error, self.where) from error
+
+    def _look_for_the_file(self) -> None:
+        """Refuse to write into a file that nobody will find again.
+
+        SQLite goes on with one that was deleted or replaced, and all that it
+        writes is gone with the process.
+        """
+        if self._file is None:
+            return
+        path, identity = self._file
+        if _identity(path) != identity:
+            raise StoreUnusable(
+                f"{path}: the file was removed or replaced while batchwatch uses it; "
+                "put it back, or restart batchwatch to begin a new one"
+            )
 
     # What differs between the two databases stands below, and only there.
 
@@ -159,12 +199,27 @@ class Database:
         try:
             async with self._writer, self._engine.connect() as connection:
                 # Neither runs inside a transaction; and both give way to readers.
-                raw = await connection.get_raw_connection()
-                for pragma in ("PRAGMA optimize", "PRAGMA wal_checkpoint(TRUNCATE)"):
-                    cursor = await raw.driver_connection.execute(pragma)  # type: ignore[union-attr]  # aiosqlite's
-                    await cursor.close()
+                # The number asks for statistics of tables that were never analysed, too.
+                for pragma in (
+                    "PRAGMA analysis_limit = 1000",
+                    "PRAGMA optimize = 0x10012",
+                    "PRAGMA wal_checkpoint(TRUNCATE)",
+                ):
+                    await connection.exec_driver_sql(pragma)
         except (DBAPIError, sa.exc.TimeoutError) as error:
             raise translate(error, self.where) from error
+
+    async def nudge(self, connection: AsyncConnection) -> None:
+        """In a transaction of a command: let the daemon that is running know of it."""
+        count = (await connection.exec_driver_sql("PRAGMA user_version")).scalar_one()
+        await connection.exec_driver_sql(f"PRAGMA user_version = {(count + 1) % 2**31}")
+
+    async def was_nudged(self) -> bool:
+        """Whether a command has changed something since the last question."""
+        async with self.read() as connection:
+            count = (await connection.exec_driver_sql("PRAGMA user_version")).scalar_one()
+        before, self._nudges = self._nudges, count
+        return before is not None and before != count
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """An INSERT that knows ``on_conflict_do_update`` and ``on_conflict_do_nothing``."""
@@ -253,13 +308,28 @@ class Database:
             await connection.run_sync(upgrade)
 
 
-def _engine(url: sa.URL) -> AsyncEngine:
+def _engines(url: sa.URL) -> tuple[AsyncEngine, AsyncEngine]:
+    """What waits for the disk at each commit, and what does not."""
     if url.get_backend_name() != "sqlite":
         schema.for_postgresql()
-        return create_async_engine(url, pool_pre_ping=True)
+        hasty = {"server_settings": {"synchronous_commit": "off"}}
+        return (
+            create_async_engine(url, pool_pre_ping=True),
+            create_async_engine(url, pool_pre_ping=True, connect_args=hasty),
+        )
+    # The one that waits also asks; the other is for those who take turns anyway.
+    return _sqlite(url, "FULL", size=4), _sqlite(url, "NORMAL", size=1)
+
+
+def _sqlite(url: sa.URL, synchronous: str, *, size: int) -> AsyncEngine:
     engine = create_async_engine(
-        url, pool_size=4, max_overflow=4, pool_reset_on_return=None
-    )  # readers hold no transaction, and writers end theirs themselves
+        url,
+        connect_args={"async_creator_fn": driver.connect},
+        pool_size=size,
+        max_overflow=size,
+        pool_use_lifo=True,  # a connection that was just used has its pages at hand
+        pool_reset_on_return=None,  # readers hold no transaction, and writers end theirs themselves
+    )
 
     @sa.event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
@@ -267,7 +337,7 @@ def _engine(url: sa.URL) -> AsyncEngine:
             # The driver must not begin transactions by itself; see `begin` below.
             connection.isolation_level = None
             cursor = connection.cursor()
-            for pragma in _PRAGMAS:
+            for pragma in (*_PRAGMAS, f"PRAGMA synchronous = {synchronous}"):
                 cursor.execute(pragma)
             cursor.close()
         except BaseException:
@@ -283,6 +353,15 @@ def _engine(url: sa.URL) -> AsyncEngine:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from every other that has its name."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _take_lock(path: Path) -> int:

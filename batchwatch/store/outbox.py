@@ -16,30 +16,38 @@ import msgspec
 import sqlalchemy as sa
 
 from batchwatch.domain.batch import BatchId, EndpointName, EventId
-from batchwatch.domain.delivery import Claimed, DeliveryId, State
+from batchwatch.domain.delivery import JITTER, Claimed, DeliveryId, State
+from batchwatch.domain.delivery import OPEN as STILL_OPEN
 from batchwatch.store.engine import unbroken
 from batchwatch.store.schema import OPEN, attempts, deliveries, events, to_micros
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from batchwatch.clock import Clock
     from batchwatch.domain.delivery import Settled
     from batchwatch.domain.event import Event
     from batchwatch.domain.routing import Router
     from batchwatch.store.engine import Database
 
 LEASE: Final = timedelta(minutes=5)
+_REPLAYED_AT_ONCE: Final = 1_000
 
 
 class Outbox:
-    """Every event, and what became of its deliveries."""
+    """Every event, and what became of its deliveries.
 
-    def __init__(self, database: Database, router: Router) -> None:
+    Its times are steady: a wall clock that is set forward or back makes
+    nothing due at once, and holds nothing up.
+    """
+
+    def __init__(self, database: Database, router: Router, clock: Clock) -> None:
         self._database = database
         self._router = router
+        self._clock = clock
         self._signals: defaultdict[EndpointName, asyncio.Event] = defaultdict(asyncio.Event)
         self._statements = _Statements(database)
 
@@ -47,9 +55,12 @@ class Outbox:
         """Set whenever there may be something new to claim for ``endpoint``."""
         return self._signals[endpoint]
 
-    async def enqueue(
-        self, connection: AsyncConnection, new: Sequence[Event], *, now: datetime
-    ) -> None:
+    def signal_all(self) -> None:
+        """Wake all who deliver."""
+        for signal in self._signals.values():
+            signal.set()
+
+    async def enqueue(self, connection: AsyncConnection, new: Sequence[Event]) -> None:
         """Write events and their deliveries inside the caller's transaction.
 
         An event that is there already, by its id, is the same fact and is not
@@ -57,6 +68,7 @@ class Outbox:
         """
         if not new:
             return
+        now = self._clock.steady()
         await connection.execute(self._statements.add_events, [_event_row(one) for one in new])
         owed = [
             {"event_id": event.id, "endpoint": endpoint, "subject": event.subject}
@@ -67,7 +79,7 @@ class Outbox:
             return
         await connection.execute(self._statements.add_deliveries, {"owed": _json(owed), "now": now})
         lines = [{"endpoint": one["endpoint"], "subject": one["subject"]} for one in owed]
-        await self._move_up(connection, lines, now=now)
+        await self._move_up(connection, lines)
 
     def committed(self, new: Iterable[Event]) -> None:
         """Wake those who deliver, now that these events are in the store."""
@@ -76,49 +88,50 @@ class Outbox:
 
     @unbroken
     async def claim(
-        self, endpoint: EndpointName, *, limit: int, lease: timedelta = LEASE, now: datetime
+        self, endpoint: EndpointName, *, limit: int, lease: timedelta = LEASE
     ) -> list[Claimed]:
         """Take up to ``limit`` due deliveries of ``endpoint``, and hold them under a lease.
 
         The claim is committed before anything is sent, so that a crash leaves
         a trace: what was in flight is tried again once its lease is over.
         """
-        async with self._database.write() as connection:
-            found = (
-                await connection.execute(
-                    self._statements.due, {"endpoint": endpoint, "now": now, "limit": limit}
-                )
-            ).all()
-            if found:
-                await connection.execute(
-                    self._statements.lease,
-                    {"ids": _json([{"id": row.id} for row in found]), "until": now + lease},
-                )
+        now = self._clock.steady()
+        parameters = {"whose": endpoint, "now": now, "limit": limit, "until": now + lease}
+        async with self._database.write_one() as connection:
+            found = (await connection.execute(self._statements.claim, parameters)).all()
+        found = sorted(found, key=lambda row: (row.due_at, row.id))  # they come in any order
         return [
             Claimed(
-                id=DeliveryId(row.id),
-                event_id=EventId(row.event_id),
+                id=DeliveryId(id_),
+                event_id=EventId(event_id),
                 endpoint=endpoint,
-                subject=row.subject,
-                type=row.type,
-                batch_id=None if row.batch_id is None else BatchId(row.batch_id),
-                attempt=row.attempts + 1,
-                occurred_at=row.occurred_at,
-                payload=row.payload.encode(),
+                subject=subject,
+                type=type_,
+                batch_id=batch_id and BatchId(batch_id),
+                attempt=attempts + 1,
+                turn=attempts + 1 - uncounted,
+                occurred_at=occurred_at,
+                payload=payload.encode(),
             )
-            for row in found
-        ]
+            for (
+                id_, _, subject, attempts, uncounted,
+                event_id, type_, batch_id, occurred_at, payload,
+            ) in found
+        ]  # fmt: skip
 
     @unbroken
-    async def settle(self, settled: Collection[Settled], *, now: datetime) -> None:
+    async def settle(self, settled: Collection[Settled]) -> None:
         """Write what became of tried deliveries, with their attempts; let the next in line go."""
+        now = self._clock.steady()
+        at = to_micros(now)
         states = [
             {
                 "id": one.delivery.id,
                 "state": one.state.value,
-                "due_at": to_micros(now + timedelta(seconds=one.due_in)),
-                "settled_at": None if one.state is State.PENDING else to_micros(now),
+                "due_at": at + round(one.due_in * 1e6),
+                "settled_at": None if one.state is State.PENDING else at,
                 "attempts": one.delivery.attempt,
+                "uncounted": one.uncounted,
                 "reason": one.reason,
             }
             for one in settled
@@ -141,62 +154,108 @@ class Outbox:
             for one in settled
             if not one.state.is_open
         ]
-        async with self._database.write() as connection:
+        async with self._database.write(durable=False) as connection:
             await connection.execute(self._statements.settle, {"states": _json(states)})
             await connection.execute(self._statements.add_attempts, {"tries": _json(tries)})
-            if lines:
-                await self._move_up(connection, lines, now=now)
-        for one in settled:
-            self._signals[one.delivery.endpoint].set()
+            moved = await self._move_up(connection, lines) if lines else 0
+        # Only where another may go now, or the same one again: most often there is none.
+        waiting = settled if moved else [one for one in settled if one.state is State.PENDING]
+        for endpoint in {one.delivery.endpoint for one in waiting}:
+            self._signals[endpoint].set()
 
     @unbroken
-    async def give_back(self, delivery_id: DeliveryId, *, due_at: datetime) -> None:
-        """Undo the claim of a delivery that was not tried; it is due again at ``due_at``."""
-        query = (
-            sa.update(deliveries)
-            .where(deliveries.c.id == delivery_id, sa.text("state = 'in_flight'"))
-            .values(state=State.PENDING.value, leased_until=None, due_at=due_at)
-        )
-        async with self._database.write() as connection:
-            await connection.execute(query)
+    async def give_back(self, ids: Collection[DeliveryId]) -> None:
+        """Undo the claim of deliveries that were not tried; they keep their places."""
+        if not ids:
+            return
+        async with self._database.write(durable=False) as connection:
+            await connection.execute(self._statements.give_back, {"ids": _json(list(ids))})
 
     @unbroken
-    async def release(
-        self, *, now: datetime | None = None, held: Collection[DeliveryId] = ()
-    ) -> int:
-        """Give back what is in flight: all of it, or what was leased until before ``now``.
+    async def release(self, held: Collection[DeliveryId]) -> int:
+        """Give back what is in flight under a lease that is over; how many.
 
-        All of it is for the start of a daemon that has the store to itself:
-        whoever held those deliveries is gone. ``held`` are those that the
-        caller still has in hand, however old their lease.
+        ``held`` are those that the caller still has in hand, however old
+        their lease.
         """
         query = (
             sa.update(deliveries)
-            .where(sa.text("state = 'in_flight'"))
+            .where(
+                sa.text("state = 'in_flight'"),
+                deliveries.c.leased_until < self._clock.steady(),
+                deliveries.c.id.not_in(held),
+            )
             .values(state=State.PENDING.value, leased_until=None)
         )
-        if now is not None:
-            query = query.where(deliveries.c.leased_until < now, deliveries.c.id.not_in(held))
-        async with self._database.write() as connection:
+        async with self._database.write(durable=False) as connection:
             released = (await connection.execute(query)).rowcount
         if released:
-            for signal in self._signals.values():
-                signal.set()
+            self.signal_all()
         return released
 
-    async def next_due(self, endpoint: EndpointName) -> datetime | None:
-        """When the next delivery of ``endpoint`` is due, if one is pending."""
+    @unbroken
+    async def recover(self, schedules: Mapping[EndpointName, Sequence[float]]) -> int:
+        """Take over from the daemon before, which is gone: all that was in flight; how many.
+
+        What was never tried is due at once, and what was tried after its
+        pause in ``schedules`` at the latest: the clock that they were written
+        by may have been set since.
+        """
+        now = self._clock.steady()
+        async with self._database.write() as connection:
+            released = await connection.execute(
+                sa.update(deliveries)
+                .where(sa.text("state = 'in_flight'"))
+                .values(state=State.PENDING.value, leased_until=None)
+            )
+            for endpoint, schedule in schedules.items():
+                for tried, pause in enumerate((0.0, *schedule)):
+                    latest = now + timedelta(seconds=pause * (1.0 + JITTER))
+                    await connection.execute(
+                        sa.update(deliveries)
+                        .where(
+                            deliveries.c.endpoint == endpoint,
+                            sa.text("state = 'pending'"),
+                            deliveries.c.due_at > latest,
+                            deliveries.c.attempts - deliveries.c.uncounted == tried,
+                        )
+                        .values(due_at=latest)
+                    )
+        return released.rowcount
+
+    @unbroken
+    async def replay(self, ids: Sequence[DeliveryId]) -> int:
+        """Have deliveries that have ended sent again, from the start of their schedule; how many.
+
+        Each keeps its event's id, so that a receiver can tell it from news,
+        and takes its old place in its line. For a command beside a daemon,
+        which is told.
+        """
+        done = 0
+        async with self._database.write() as connection:
+            for start in range(0, len(ids), _REPLAYED_AT_ONCE):
+                some = {"ids": _json(ids[start : start + _REPLAYED_AT_ONCE])}
+                done += (await connection.execute(self._statements.replay, some)).rowcount
+                rows = await connection.execute(self._statements.lines_of, some)
+                lines = [{"endpoint": row.endpoint, "subject": row.subject} for row in rows]
+                await self._move_up(connection, lines)
+            await self._database.nudge(connection)
+        self.signal_all()
+        return done
+
+    async def due_in(self, endpoint: EndpointName) -> float | None:
+        """Seconds until the next delivery of ``endpoint`` is due, if one is pending."""
         query = sa.select(sa.func.min(deliveries.c.due_at)).where(
             deliveries.c.endpoint == endpoint, sa.text("state = 'pending'")
         )
         async with self._database.read() as connection:
             due: datetime | None = await connection.scalar(query)
-            return due
+        return None if due is None else (due - self._clock.steady()).total_seconds()
 
-    async def _move_up(
-        self, connection: AsyncConnection, lines: Sequence[dict[str, str]], *, now: datetime
-    ) -> None:
-        await connection.execute(self._statements.move_up, {"lines": _json(lines), "now": now})
+    async def _move_up(self, connection: AsyncConnection, lines: Sequence[dict[str, str]]) -> int:
+        """Let the heads of ``lines`` go, if nothing of their lines is under way; how many."""
+        parameters = {"lines": _json(lines), "now": self._clock.steady()}
+        return (await connection.execute(self._statements.move_up, parameters)).rowcount
 
 
 class _Statements:
@@ -228,7 +287,7 @@ class _Statements:
         )
 
         lines = database.rows("lines", endpoint=sa.Text(), subject=sa.Text())
-        ahead = deliveries.alias("ahead")
+        ahead, busy = deliveries.alias("ahead"), deliveries.alias("busy")
         head = (
             sa.select(sa.func.min(ahead.c.id))
             .where(
@@ -240,40 +299,78 @@ class _Statements:
         )
         self.move_up = (
             sa.update(deliveries)
-            .where(deliveries.c.id.in_(sa.select(head).select_from(lines)))
-            .where(deliveries.c.state == State.WAITING.value)
+            .where(
+                deliveries.c.id.in_(sa.select(head).select_from(lines)),
+                deliveries.c.state == State.WAITING.value,
+                # One that is replayed may stand before one that is under way.
+                ~sa.exists().where(
+                    busy.c.endpoint == deliveries.c.endpoint,
+                    busy.c.subject == deliveries.c.subject,
+                    sa.text(f"busy.{OPEN}"),
+                    busy.c.state != State.WAITING.value,
+                ),
+            )
             .values(state=State.PENDING.value, due_at=now)
         )
 
-        self.due = (
-            sa.select(
-                deliveries.c.id,
-                deliveries.c.subject,
-                deliveries.c.attempts,
-                events.c.id.label("event_id"),
-                events.c.type,
-                events.c.batch_id,
-                events.c.occurred_at,
-                events.c.payload,
-            )
-            .join(events, events.c.seq == deliveries.c.event_seq)
+        candidate = deliveries.alias("candidate")
+        due = (
+            sa.select(candidate.c.id)
             .where(
-                deliveries.c.endpoint == sa.bindparam("endpoint"),
-                sa.text("state = 'pending'"),
-                deliveries.c.due_at <= now,
+                candidate.c.endpoint == sa.bindparam("whose"),
+                sa.text("candidate.state = 'pending'"),
+                candidate.c.due_at <= now,
             )
-            .order_by(deliveries.c.due_at, deliveries.c.id)
+            .order_by(candidate.c.due_at, candidate.c.id)
             .limit(sa.bindparam("limit", type_=sa.Integer))
         )
-
-        ids = database.rows("ids", id=deliveries.c.id.type)
-        self.lease = (
+        of_its_event = events.c.seq == deliveries.c.event_seq
+        self.claim = (
             sa.update(deliveries)
-            .where(deliveries.c.id.in_(sa.select(ids.c.id)))
+            .where(deliveries.c.id.in_(due))
             .values(
                 state=State.IN_FLIGHT.value,
                 leased_until=sa.bindparam("until", type_=deliveries.c.leased_until.type),
             )
+            .returning(
+                deliveries.c.id,
+                deliveries.c.due_at,
+                deliveries.c.subject,
+                deliveries.c.attempts,
+                deliveries.c.uncounted,
+                *(
+                    sa.select(column).where(of_its_event).scalar_subquery().label(name)
+                    for name, column in (
+                        ("event_id", events.c.id),
+                        ("type", events.c.type),
+                        ("batch_id", events.c.batch_id),
+                        ("occurred_at", events.c.occurred_at),
+                        ("payload", events.c.payload),
+                    )
+                ),
+            )
+        )
+
+        among_ids = deliveries.c.id.in_(
+            sa.select(sa.cast(database.values("ids").c.value, deliveries.c.id.type))
+        )
+        self.give_back = (
+            sa.update(deliveries)
+            .where(among_ids, deliveries.c.state == State.IN_FLIGHT.value)
+            .values(state=State.PENDING.value, leased_until=None)
+        )
+        self.replay = (
+            sa.update(deliveries)
+            .where(among_ids, deliveries.c.state.not_in([one.value for one in STILL_OPEN]))
+            .values(
+                state=State.WAITING.value,
+                uncounted=deliveries.c.attempts,
+                settled_at=None,
+                reason=None,
+            )
+        )
+        self.lines_of = (
+            sa.select(deliveries.c.endpoint, deliveries.c.subject).where(among_ids).distinct()
         )
 
         whole = sa.BigInteger()
@@ -284,6 +381,7 @@ class _Statements:
             due_at=whole,
             settled_at=whole,
             attempts=sa.Integer(),
+            uncounted=sa.Integer(),
             reason=sa.Text(),
         )
         self.settle = (
@@ -295,6 +393,7 @@ class _Statements:
                 due_at=states.c.due_at,
                 settled_at=states.c.settled_at,
                 attempts=states.c.attempts,
+                uncounted=states.c.uncounted,
                 reason=states.c.reason,
                 leased_until=None,
             )
@@ -322,7 +421,7 @@ def _event_row(event: Event) -> dict[str, Any]:
     return {
         "id": event.id,
         "type": event.type,
-        "watch": event.watch,
+        "watch": event.watch or "",
         "batch_id": event.batch_id,
         "subject": event.subject,
         "transition": event.transition,

@@ -179,7 +179,7 @@ events: Final = sa.Table(
     sa.Column("seq", _Serial, primary_key=True),
     sa.Column("id", sa.Text, nullable=False, unique=True),
     sa.Column("type", sa.Text, nullable=False),
-    sa.Column("watch", sa.Text, nullable=False),
+    sa.Column("watch", sa.Text, nullable=False),  # empty: of none
     sa.Column("batch_id", sa.Text),
     sa.Column("subject", sa.Text, nullable=False),
     sa.Column("transition", sa.Integer),
@@ -201,6 +201,7 @@ deliveries: Final = sa.Table(
     sa.Column("subject", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("uncounted", sa.Integer, nullable=False, server_default="0"),  # of them
     sa.Column("due_at", Moment, nullable=False),
     sa.Column("leased_until", Moment),
     sa.Column("created_at", Moment, nullable=False),
@@ -229,10 +230,22 @@ deliveries: Final = sa.Table(
     sa.Index(
         "ix_deliveries_dead",
         "endpoint",
-        "settled_at",
+        "created_at",
         sqlite_where=sa.text("state = 'dead'"),
     ),
     sqlite_autoincrement=True,
+)
+
+# An endpoint without a row is well.
+endpoints: Final = sa.Table(
+    "endpoints",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("failing_since", Moment),
+    sa.Column("failing_for", sa.Float, nullable=False),  # seconds
+    sa.Column("told", sa.Float),
+    sa.Column("reason", sa.Text),
+    sa.Column("disabled_at", Moment),
 )
 
 attempts: Final = sa.Table(

@@ -76,6 +76,15 @@ class Views:
             .order_by(batches.c.watch, batches.c.status)
         )
 
+    async def active(self) -> dict[str, int]:
+        """How many batches each watch follows, where there are any."""
+        query = (
+            sa.select(batches.c.watch, sa.func.count().label("count"))
+            .where(sa.text("active"))
+            .group_by(batches.c.watch)
+        )
+        return {row["watch"]: row["count"] for row in await self._all(query)}
+
     async def watches(self) -> list[Row]:
         """Each watch with its cursor, its health, and when it was last covered."""
         covered = (

@@ -67,7 +67,7 @@ class Watches:
         """
         async with self._database.write() as connection:
             state, recovered = (await self._state(connection, name)).passed(newest, now=now)
-            await self._write(connection, state, recovered, now)
+            await self._write(connection, state, recovered)
             last = (
                 sa.select(sa.func.max(coverage.c.id))
                 .where(coverage.c.watch == name)
@@ -99,24 +99,22 @@ class Watches:
     ) -> WatchState:
         """Note work that upstream did not let through."""
         return await self._judge(
-            name, lambda state: state.failed(work, reason, now=now, may_pass=may_pass), now=now
+            name, lambda state: state.failed(work, reason, now=now, may_pass=may_pass)
         )
 
     async def went_well(self, name: WatchName, work: Work, *, now: datetime) -> WatchState:
         """Note that work goes well again."""
-        return await self._judge(name, lambda state: state.went_well(work, now=now), now=now)
+        return await self._judge(name, lambda state: state.went_well(work, now=now))
 
     @unbroken
     async def _judge(
         self,
         name: WatchName,
         judge: Callable[[WatchState], tuple[WatchState, Event | None]],
-        *,
-        now: datetime,
     ) -> WatchState:
         async with self._database.write() as connection:
             state, event = judge(await self._state(connection, name))
-            await self._write(connection, state, event, now)
+            await self._write(connection, state, event)
         self._outbox.committed([event] if event else ())
         return state
 
@@ -125,13 +123,13 @@ class Watches:
         return _state((await connection.execute(query)).one())
 
     async def _write(
-        self, connection: AsyncConnection, state: WatchState, event: Event | None, now: datetime
+        self, connection: AsyncConnection, state: WatchState, event: Event | None
     ) -> None:
         await connection.execute(
             sa.update(watches).where(watches.c.name == state.name).values(_row(state))
         )
         if event is not None:
-            await self._outbox.enqueue(connection, [event], now=now)
+            await self._outbox.enqueue(connection, [event])
 
 
 def _state(row: sa.Row[Any]) -> WatchState:

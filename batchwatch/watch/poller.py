@@ -142,7 +142,7 @@ class Poller:
         if ids:
             recorder = self._recorder()
             await self._batches.change(
-                self.watch.name, ids, lambda known: recorder.overdue(known, now=now), now=now
+                self.watch.name, ids, lambda known: recorder.overdue(known, now=now)
             )
 
     async def _close(self, this: Pass, begun_at: datetime) -> None:
@@ -272,7 +272,6 @@ class Poller:
             self.watch.name,
             news,
             lambda known: recorder.record(known, observations, now=now),
-            now=now,
         )
         for one in news:
             batch = changes.batches.get(one)
@@ -307,7 +306,6 @@ class Poller:
                 name,
                 [one.id for one in fetched.seen],
                 lambda known: recorder.record(known, fetched.seen, now=now),
-                now=now,
             )
             self._unreadable.difference_update(one.id for one in fetched.seen)
             # It is no longer as a page showed it.
@@ -319,13 +317,12 @@ class Poller:
                 name,
                 fetched.missing,
                 lambda known: recorder.miss(known, now=now),
-                now=now,
             )
             for event in changes.events:
                 log.warning("batch.vanished", watch=name, batch_id=event.batch_id)
         for outage, failed in fetched.failures():
             unanswered = partial(recorder.unanswered, outage=outage, now=now)
-            await self._batches.change(name, list(failed), unanswered, now=now)
+            await self._batches.change(name, list(failed), unanswered)
             batch_id, error = next(iter(failed.items()))
             if outage:
                 raise error

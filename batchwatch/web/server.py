@@ -6,6 +6,7 @@ import hmac
 import os
 import socket
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -26,6 +27,18 @@ class ListenError(Exception):
     """The address cannot be listened on."""
 
 
+@dataclass(frozen=True, slots=True)
+class Troubles:
+    """Which parts are not well and why, by their names.
+
+    Those that are ``ailing`` are other people's: the daemon is ready all the
+    same.
+    """
+
+    grave: Mapping[str, str] = field(default_factory=dict)
+    ailing: Mapping[str, str] = field(default_factory=dict)
+
+
 @asynccontextmanager
 async def serve(
     host: str,
@@ -33,7 +46,7 @@ async def serve(
     *,
     token: str | None,
     metrics: Metrics,
-    troubles: Callable[[], Awaitable[dict[str, str]]],
+    troubles: Callable[[], Awaitable[Troubles]],
     keys: Callable[[], Sequence[Mapping[str, str | None]]],
 ) -> AsyncIterator[str]:
     """Listen for as long as the context is held; gives the URL, with the true port.
@@ -52,8 +65,10 @@ async def serve(
 
     async def readyz(_request: web.Request) -> web.Response:
         found = await troubles()
+        ready = not found.grave
         return web.json_response(
-            {"ready": not found, "troubles": found}, status=503 if found else 200
+            {"ready": ready, "troubles": {**found.grave, **found.ailing}},
+            status=200 if ready else 503,
         )
 
     async def public_keys(_request: web.Request) -> web.Response:

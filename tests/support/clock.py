@@ -21,6 +21,7 @@ class ManualClock(Clock):
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
         self._fell_asleep = asyncio.Event()
+        super().__init__()
 
     def now(self) -> datetime:
         return self._start + timedelta(seconds=self._elapsed)

@@ -1,4 +1,4 @@
-"""The health of watches, kept for each kind of work.
+"""The health of watches, by kind of work, and of endpoints; deliveries that are replayed.
 
 Revision ID: 0002
 Revises: 0001
@@ -49,6 +49,28 @@ def upgrade() -> None:
         **_where("vanished_at IS NOT NULL"),
     )
     op.create_index("ix_batches_id", "batches", ["id"])
+
+    op.create_table(
+        "endpoints",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("failing_since", MOMENT, nullable=True),
+        sa.Column("failing_for", sa.Float(), nullable=False),
+        sa.Column("told", sa.Float(), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("disabled_at", MOMENT, nullable=True),
+        sa.PrimaryKeyConstraint("name", name="pk_endpoints"),
+    )
+    op.add_column(
+        "deliveries",
+        sa.Column("uncounted", sa.Integer(), nullable=False, server_default="0"),
+    )
+    op.drop_index("ix_deliveries_dead", "deliveries")
+    op.create_index(
+        "ix_deliveries_dead",
+        "deliveries",
+        ["endpoint", "created_at"],
+        **_where("state = 'dead'"),
+    )
 
 
 def _carry_over() -> None:

@@ -1,0 +1,342 @@
+"""One endpoint's lane: what is claimed for it, what is being sent, and when to hold back."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from batchwatch.domain.delivery import (
+    BLAMELESS_FAILURES,
+    Attempt,
+    Failure,
+    Settled,
+    State,
+    settle,
+)
+from batchwatch.domain.health import Breaker, Record
+from batchwatch.log import get_logger
+from batchwatch.store import StoreError
+
+if TYPE_CHECKING:
+    from batchwatch.deliver.dispatcher import Dispatcher
+    from batchwatch.deliver.endpoint import Endpoint
+    from batchwatch.domain.delivery import Claimed
+
+log = get_logger()
+
+PAGE: Final = 400  # deliveries to a claim
+LEASE_MARGIN: Final = 60.0  # seconds beyond the tries that a claim may have to wait for
+RECHECK: Final = 60.0  # seconds; the safety net under the signal
+PAUSE_LIMIT: Final = 3600.0  # seconds that one answer may hold back a whole endpoint
+STORE_PAUSE: Final = 1.0  # seconds before the store is tried again
+REMEMBER: Final = 60.0  # seconds of failure after which its record is written again
+_DEBUG: Final = 10
+
+
+class Lane:
+    """Claims for one endpoint, sends with so many requests at once, and minds its health.
+
+    It claims no more than it can try while the lease lasts. What it has
+    claimed and must not send, for the endpoint is to be left alone, it gives
+    back in one go, and it keeps its place.
+    """
+
+    def __init__(self, endpoint: Endpoint, dispatcher: Dispatcher) -> None:
+        self.endpoint = endpoint
+        self._dispatcher = dispatcher
+        self._outbox = dispatcher.outbox
+        self._clock = dispatcher.clock
+        self._signal = dispatcher.outbox.signal(endpoint.name)
+        self._queue: asyncio.Queue[Claimed | None] = asyncio.Queue()
+        self._at_hand = 0  # claimed, and neither tried nor given back
+        self._sending = 0
+        self._unsent: list[Claimed] = []  # to be given back
+        self._enough = 0  # at hand; with more, nothing is claimed
+        self._freed = asyncio.Event()
+        self._lease = LEASE_MARGIN + 3 * endpoint.timeout
+        self._takes = 0.0  # seconds that a try takes, on average of the last ones
+        self._next_slot = 0.0  # monotonic; when the rate limit lets the next one go
+        self._paused_until = 0.0  # monotonic; the receiver asked for it
+        self._breaker = Breaker()
+        self._record = self._well = Record(endpoint.name)
+        self._failed_at: float | None = None  # monotonic, the last failure in a row
+        self._written_for = 0.0  # seconds of failure, when its record was written
+        self._failing = False
+        self._tells_all = log.is_enabled_for(_DEBUG)
+        metrics = dispatcher.metrics
+        self._delivered = metrics.attempts.labels(endpoint.name, "delivered")
+        self._latency = metrics.delivery_latency.labels(endpoint.name)
+        self._state = metrics.endpoint_state.labels(endpoint.name)
+        metrics.dead.labels(endpoint.name)  # shown from the beginning, for alarms on its increase
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a request is open."""
+        return self._sending > 0
+
+    def wake(self) -> None:
+        """Look again at what there is to do."""
+        self._signal.set()
+        self._freed.set()
+
+    def trouble(self) -> str | None:
+        """Why the endpoint is not well, if it is not."""
+        record = self._record
+        if record.disabled_at is not None:
+            return f"disabled: {record.reason}; batchwatch enable {record.name}"
+        if self._breaker.is_offline:
+            return "nobody can be reached from here; it is tried every few seconds"
+        if self._breaker.is_open:
+            return f"held back, and probed every half minute: {record.reason}"
+        return f"failing: {record.reason}" if record.told is not None and self._failing else None
+
+    def take_over(self, record: Record | None) -> None:
+        """Take note of what the store says of the endpoint; a command may have changed it."""
+        record = record or Record(self.endpoint.name)
+        if self._failed_at is not None and record.disabled_at == self._record.disabled_at:
+            return  # we know more of it
+        if self._record.disabled_at is not None and record.disabled_at is None:
+            self._breaker = Breaker()
+        self._record = record
+        self._failed_at = None
+        self._show()
+
+    async def run(self) -> None:
+        """Deliver until the dispatcher stops."""
+        self._show()
+        async with asyncio.TaskGroup() as workers:
+            for number in range(self.endpoint.concurrency):
+                workers.create_task(self._work(), name=f"deliver.{self.endpoint.name}.{number}")
+            await self._claim()
+            for _ in range(self.endpoint.concurrency):
+                self._queue.put_nowait(None)
+        await self._give_back()
+
+    async def _claim(self) -> None:
+        """Keep the workers fed until told to stop."""
+        while not self._dispatcher.is_stopping:
+            self._signal.clear()
+            self._freed.clear()
+            await self._give_back()
+            pause = self._hold()
+            if pause <= 0:
+                room = self._room()
+                if room <= 0:
+                    await self._freed.wait()
+                    continue
+                pause = await self._claim_page(room)
+            if pause > 0 and not self._dispatcher.is_stopping:
+                await self._clock.wait(self._signal, min(pause, RECHECK))
+
+    def _room(self) -> int:
+        """How many to claim now; 0 as long as there is enough at hand."""
+        if self._breaker.is_open:
+            return 0 if self._at_hand else 1
+        pace = self.endpoint.concurrency / max(self._takes, 0.001)
+        if self.endpoint.rate is not None:
+            pace = min(pace, self.endpoint.rate)
+        # Beyond what is being sent, what can be tried in half of the lease.
+        ahead = max(1, min(PAGE, int(pace * self._lease / 2)))
+        # To claim again for each that is done would cost more than to send it.
+        self._enough = self.endpoint.concurrency + ahead // 2
+        return self.endpoint.concurrency + ahead - self._at_hand if self._lacks else 0
+
+    @property
+    def _lacks(self) -> bool:
+        return self._at_hand <= self._enough
+
+    async def _claim_page(self, limit: int) -> float:
+        """Claim what is due; seconds until there may be more, unless the signal comes first."""
+        try:
+            page = await self._outbox.claim(
+                self.endpoint.name, limit=limit, lease=timedelta(seconds=self._lease)
+            )
+            self._at_hand += len(page)
+            for delivery in page:
+                self._dispatcher.held.add(delivery.id)
+                self._queue.put_nowait(delivery)
+            if len(page) == limit:
+                return 0.0
+            due_in = await self._outbox.due_in(self.endpoint.name)
+        except StoreError as error:
+            self._dispatcher.store_failed("claim.failed", error, endpoint=self.endpoint.name)
+            return STORE_PAUSE
+        except Exception:
+            log.exception("claim.broke", endpoint=self.endpoint.name)
+            return RECHECK
+        return RECHECK if due_in is None else max(0.0, due_in)
+
+    async def _give_back(self) -> None:
+        """Undo the claims of what is not to be sent now."""
+        unsent, self._unsent = self._unsent, []
+        if not unsent:
+            return
+        ids = [one.id for one in unsent]
+        try:
+            await self._outbox.give_back(ids)
+        except StoreError as error:
+            # Then they come back when their lease is over, or at the next start.
+            self._dispatcher.store_failed("deliveries.held", error, endpoint=self.endpoint.name)
+        self._dispatcher.held.difference_update(ids)
+        self._at_hand -= len(unsent)
+
+    async def _work(self) -> None:
+        while (delivery := await self._queue.get()) is not None:
+            if self._dispatcher.is_stopping or not await self._may_send():
+                self._unsent.append(delivery)
+                if self._queue.empty():
+                    self.wake()
+                continue
+            self._breaker.began()
+            self._sending += 1
+            settled = await self._try(delivery)
+            self._sending -= 1
+            self._judge(settled.attempt)
+            self._tell(settled)
+            await self._dispatcher.done(settled)
+            self._at_hand -= 1
+            if self._lacks:
+                self._freed.set()
+
+    async def _may_send(self) -> bool:
+        """Whether a request may go now; waits for its turn by the rate limit."""
+        if self._hold() > 0:
+            return False
+        if self.endpoint.rate is None:
+            return True
+        now = self._clock.monotonic()
+        slot = max(now, self._next_slot)
+        self._next_slot = slot + 1.0 / self.endpoint.rate
+        if slot > now:
+            await self._clock.sleep(slot - now)
+        return not self._dispatcher.is_stopping and self._hold() <= 0
+
+    def _hold(self) -> float:
+        """Seconds that the endpoint is to be left alone; 0 if it may be sent to."""
+        if self._record.disabled_at is not None:
+            return math.inf
+        now = self._clock.monotonic()
+        return max(self._paused_until - now, self._breaker.wait(now))
+
+    async def _try(self, delivery: Claimed) -> Settled:
+        try:
+            attempt = await self.endpoint.send(delivery)
+        except Exception:
+            # A bug, at the border of one delivery: it must not stop the others.
+            log.exception("delivery.broke", delivery_id=delivery.id, event_id=delivery.event_id)
+            attempt = Attempt(
+                self._clock.now(), 0.0, Failure.BROKE, detail="a bug in batchwatch; see its log"
+            )
+        if attempt.status_code is not None:
+            self._dispatcher.heard()
+        elif attempt.may_be_ours and not self._dispatcher.has_heard():
+            detail = f"nobody can be reached from here: {attempt.detail}"
+            attempt = replace(attempt, failure=Failure.OFFLINE, detail=detail)
+        return settle(
+            delivery,
+            attempt,
+            self.endpoint.schedule,
+            jitter=random.uniform(-1.0, 1.0),
+            final_statuses=self.endpoint.final_statuses,
+        )
+
+    def _judge(self, attempt: Attempt) -> None:
+        """Draw from a try what it says of the endpoint."""
+        now = self._clock.monotonic()
+        self._takes += (attempt.duration - self._takes) / 8
+        failure = attempt.failure
+        if failure is Failure.RATE_LIMITED and attempt.retry_after:
+            # The limit is the receiver's, not this delivery's: the others wait as well.
+            until = now + min(attempt.retry_after, PAUSE_LIMIT)
+            self._paused_until = max(self._paused_until, until)
+        was_open = self._breaker.is_open
+        if failure is Failure.OFFLINE:
+            self._breaker.offline(now)
+        elif failure in BLAMELESS_FAILURES or (
+            failure is Failure.RATE_LIMITED and attempt.retry_after
+        ):
+            self._breaker.abandoned()
+        else:
+            self._breaker.ended(now, failed=failure is not None)
+        if self._breaker.is_open is not was_open:
+            what = "endpoint.held_back" if self._breaker.is_open else "endpoint.resumed"
+            log.warning(what, endpoint=self.endpoint.name, reason=attempt.detail)
+            self._show()
+        if was_open:
+            self.wake()  # the probe is back
+        if failure in BLAMELESS_FAILURES:
+            return
+        if failure is None and self._record == self._well:
+            self._failed_at = None
+            return  # as most often: it was well, and is
+        self._remember(attempt, now)
+
+    def _remember(self, attempt: Attempt, now: float) -> None:
+        """Keep the record of the endpoint, and have it written when it says something new."""
+        before = self._record
+        wall = self._clock.now()
+        reason = f"{attempt.failure}: {attempt.detail or 'no detail'}"
+        if attempt.failure is None:
+            self._record, event = before.succeeded(now=wall)
+        elif attempt.failure is Failure.GONE:
+            self._record, event = before.disabled("it answered 410 Gone", now=wall)
+        else:
+            after = 0.0 if self._failed_at is None else now - self._failed_at
+            self._record, event = before.failed(reason, after=after, now=wall)
+        self._failed_at = None if attempt.failure is None else now
+        record = self._record
+        if event is not None:
+            level = log.info if attempt.failure is None else log.error
+            level(event.type, endpoint=record.name, reason=record.reason or before.reason)
+        began = (before.failing_since is None) is not (record.failing_since is None)
+        if event or began or record.failing_for >= self._written_for + REMEMBER:
+            self._written_for = record.failing_for
+            self._dispatcher.note(record, event)
+            self._show()
+
+    def _show(self) -> None:
+        disabled = self._record.disabled_at is not None
+        self._state.set(2 if disabled else 1 if self._breaker.is_open else 0)
+
+    def _tell(self, settled: Settled) -> None:
+        attempt, delivery = settled.attempt, settled.delivery
+        if attempt.failure is None:
+            self._delivered.inc()
+            now = self._clock.now()
+            self._latency.observe(max(0.0, (now - delivery.occurred_at).total_seconds()))
+        else:
+            self._dispatcher.metrics.attempts.labels(
+                self.endpoint.name, attempt.failure.value
+            ).inc()
+        recovered = self._failing and attempt.failure is None
+        if settled.state is State.DEAD:
+            self._dispatcher.metrics.dead.labels(self.endpoint.name).inc()
+            level = "error"
+        elif attempt.failure is not None and not self._failing:
+            level = "warning"  # the first of a row; the others are counted
+        elif recovered:
+            level = "info"
+        elif self._tells_all:
+            level = "debug"
+        else:
+            return  # as most often; to say nothing is what costs nothing
+        self._failing = attempt.failure is not None
+        getattr(log, level)(
+            "delivery.attempted",
+            endpoint=self.endpoint.name,
+            type=delivery.type,
+            batch_id=delivery.batch_id,
+            event_id=delivery.event_id,
+            delivery_id=delivery.id,
+            attempt=delivery.attempt,
+            state=settled.state.value,
+            status_code=attempt.status_code,
+            duration_ms=round(attempt.duration * 1000, 1),
+            reason=settled.reason or attempt.detail,
+            retry_in_s=round(settled.due_in, 1) if settled.state is State.PENDING else None,
+            recovered=recovered or None,
+        )

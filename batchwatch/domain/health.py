@@ -1,0 +1,194 @@
+"""How an endpoint is doing: whether to hold back, when to warn, when to give up on it.
+
+Two rules stand side by side. The breaker looks at minutes and is forgotten
+with the process: it keeps a receiver that is down from costing much. The
+record looks at days and is kept in the store: it tells people that an
+endpoint fails, and in the end disables it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from batchwatch.domain.event import (
+    ENDPOINT_DISABLED,
+    ENDPOINT_FAILING,
+    ENDPOINT_RECOVERED,
+    Event,
+    endpoint_event,
+)
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from batchwatch.domain.batch import EndpointName
+
+WINDOW: Final = 300.0  # seconds that the breaker looks back
+SLICES: Final = 10  # that it forgets them by
+TRIES_TO_OPEN: Final = 10
+SHARE_TO_OPEN: Final = 0.7  # of these, failed
+PROBE_AFTER: Final = 30.0  # seconds
+OFFLINE_PROBE_AFTER: Final = 5.0  # seconds; to find out that the network is back costs nobody much
+
+FAILING_TO_TELL: Final = 300.0  # seconds of nothing but failure until somebody is told
+FAILING_TO_DISABLE: Final = 120 * 3600.0
+WARNINGS: Final = (0.5, 0.7, 0.9)  # of that
+LONGEST_SILENCE: Final = 30 * 3600.0  # seconds between two tries that count: the longest pause
+
+
+@dataclass(slots=True)
+class _Slice:
+    """A part of the breaker's window: the tries that ended since some moment."""
+
+    since: float
+    tries: int = 0
+    failures: int = 0
+
+
+class Breaker:
+    """Holds back an endpoint that keeps failing, and probes it. Times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._slices: deque[_Slice] = deque()
+        self._next_probe: float | None = None  # None: closed
+        self._is_probing = False
+        self.is_offline = False  # open because nobody can be reached from here
+
+    @property
+    def is_open(self) -> bool:
+        """Whether all but probes are held back."""
+        return self._next_probe is not None
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next try may begin; 0 if now. Endless while a probe is under way."""
+        if self._next_probe is None:
+            return 0.0
+        return math.inf if self._is_probing else max(0.0, self._next_probe - now)
+
+    def began(self) -> None:
+        """A try begins; if the breaker is open, it is the probe."""
+        self._is_probing = self.is_open
+
+    def ended(self, now: float, *, failed: bool) -> None:
+        """A try has ended, and tells how the endpoint is."""
+        if self.is_offline or (self.is_open and not failed):
+            self._close()
+        if self.is_open:
+            # What was sent before it opened says nothing new.
+            if self._is_probing:
+                self._open(now, PROBE_AFTER)
+            return
+        self._count(now, failed=failed)
+        if failed and self._fails_mostly():
+            self._open(now, PROBE_AFTER)
+
+    def abandoned(self) -> None:
+        """A try has ended and told nothing of the endpoint."""
+        self._is_probing = False
+
+    def offline(self, now: float) -> None:
+        """A try has ended and told that there is no network."""
+        self._open(now, OFFLINE_PROBE_AFTER)
+        self.is_offline = True
+
+    def _open(self, now: float, probe_after: float) -> None:
+        self._next_probe, self._is_probing = now + probe_after, False
+        self._slices.clear()
+
+    def _close(self) -> None:
+        self._next_probe, self._is_probing, self.is_offline = None, False, False
+        self._slices.clear()
+
+    def _count(self, now: float, *, failed: bool) -> None:
+        if not self._slices or now - self._slices[-1].since >= WINDOW / SLICES:
+            self._slices.append(_Slice(now))
+            while now - self._slices[0].since > WINDOW:
+                self._slices.popleft()
+        self._slices[-1].tries += 1
+        self._slices[-1].failures += failed
+
+    def _fails_mostly(self) -> bool:
+        tries = sum(one.tries for one in self._slices)
+        failures = sum(one.failures for one in self._slices)
+        return tries >= TRIES_TO_OPEN and failures >= SHARE_TO_OPEN * tries
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is remembered of an endpoint's health.
+
+    ``failing_for`` is counted in monotonic seconds between tries and kept, so
+    that neither a wall clock that jumps nor a daemon that was stopped makes
+    an endpoint look dead for days.
+    """
+
+    name: EndpointName
+    failing_since: datetime | None = None
+    failing_for: float = 0.0  # seconds of nothing but failure
+    told: float | None = None  # the share of the way to its end that was told of; None: nothing
+    reason: str | None = None  # of the last failure, or of its end
+    disabled_at: datetime | None = None
+
+    def failed(self, reason: str, *, after: float, now: datetime) -> tuple[Record, Event | None]:
+        """After a failed try, ``after`` seconds from the one before it."""
+        if self.disabled_at is not None:
+            return self, None
+        failing_for = self.failing_for
+        if self.failing_since is not None:
+            failing_for += min(after, LONGEST_SILENCE)
+        record = replace(
+            self,
+            failing_since=self.failing_since or now,
+            failing_for=failing_for,
+            reason=reason,
+        )
+        if failing_for >= FAILING_TO_DISABLE:
+            hours = round(FAILING_TO_DISABLE / 3600)
+            return record.disabled(f"{hours} hours of nothing but failure: {reason}", now=now)
+        level = record.level
+        if level is None or (record.told is not None and level <= record.told):
+            return record, None
+        return replace(record, told=level), record.tell(ENDPOINT_FAILING, now, level)
+
+    @property
+    def level(self) -> float | None:
+        """The largest share of the way to its end that it has passed and that is told of."""
+        if self.failing_for < FAILING_TO_TELL:
+            return None
+        share = self.failing_for / FAILING_TO_DISABLE
+        return max((one for one in WARNINGS if one <= share), default=0.0)
+
+    def succeeded(self, *, now: datetime) -> tuple[Record, Event | None]:
+        """After a try that was taken."""
+        if self.disabled_at is not None:
+            return self, None  # what was under way when it was disabled
+        well = Record(self.name)
+        if self.told is None:
+            return well, None
+        return well, self.tell(ENDPOINT_RECOVERED, now, self.told)
+
+    def disabled(self, reason: str, *, now: datetime) -> tuple[Record, Event | None]:
+        """Nothing more is sent until somebody enables it; what it is owed waits."""
+        if self.disabled_at is not None:
+            return self, None
+        record = replace(self, reason=reason, disabled_at=now, told=1.0)
+        record = replace(record, failing_since=self.failing_since or now)
+        return record, record.tell(ENDPOINT_DISABLED, now, 1.0)
+
+    def enabled(self) -> Record:
+        """As at its beginning, but that the recovery is to be told."""
+        return Record(self.name, told=0.0)
+
+    def tell(self, type_: str, now: datetime, share: float) -> Event:
+        """The event of ``type_`` about this endpoint as it is."""
+        return endpoint_event(
+            self.name,
+            type_,
+            occurred_at=now,
+            since=self.failing_since or now,
+            reason=self.reason or "",
+            share=share,
+        )
