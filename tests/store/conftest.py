@@ -9,8 +9,9 @@ import pytest
 
 from batchwatch.domain.batch import BatchId, EndpointName, Observation
 from batchwatch.domain.routing import FOR_PROGRAMS, Router
-from batchwatch.store import Batches, Database, Outbox, Views, Watches
+from batchwatch.store import Batches, Database, Endpoints, Outbox, Views, Watches
 from tests.support.builders import WATCH, a_recorder, at
+from tests.support.clock import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,29 +31,40 @@ class Store:
     batches: Batches
     watches: Watches
     views: Views
+    endpoints: Endpoints
+    clock: ManualClock
+
+    def at(self, second: float) -> Store:
+        """The same at another time."""
+        self.clock.set(second)
+        return self
 
     async def see(
         self, *seen: Observation, recorder: Recorder | None = None, second: float = 0
     ) -> Changes:
         """Record observations, as a pass does."""
         rules = recorder or a_recorder()
+        self.clock.set(second)
         return await self.batches.change(
             WATCH,
             {BatchId(one.id) for one in seen},
             lambda known: rules.record(known, seen, now=at(second)),
-            now=at(second),
         )
 
 
 def over(database: Database, *endpoints: EndpointName) -> Store:
     """The store's parts over a database that is open."""
-    outbox = Outbox(database, Router(dict.fromkeys(endpoints or (HOOK,), FOR_PROGRAMS)))
+    clock = ManualClock()
+    router = Router(dict.fromkeys(endpoints or (HOOK,), FOR_PROGRAMS))
+    outbox = Outbox(database, router, clock)
     return Store(
         database=database,
         outbox=outbox,
         batches=Batches(database, outbox),
         watches=Watches(database, outbox),
         views=Views(database),
+        endpoints=Endpoints(database, outbox),
+        clock=clock,
     )
 
 

@@ -65,7 +65,7 @@ async def test_a_batch_comes_back_as_it_was_written(store: Store) -> None:
         read.update(known)  # type: ignore[call-overload]  # a mapping of batches
         return Changes()
 
-    await store.batches.change(WATCH, [BAT], look, now=at(0))
+    await store.batches.change(WATCH, [BAT], look)
 
     assert written == read[BAT]
 
@@ -79,9 +79,9 @@ async def test_everything_of_a_change_is_written_or_nothing(store: Store) -> Non
         await store.see(seen, broken)
 
     assert [] == await store.views.batches()
-    assert [] == await store.outbox.claim(HOOK, limit=9, now=at(9))
+    assert [] == await store.at(9).outbox.claim(HOOK, limit=9)
     await store.see(seen)
-    assert 1 == len(await store.outbox.claim(HOOK, limit=9, now=at(9)))
+    assert 1 == len(await store.at(9).outbox.claim(HOOK, limit=9))
 
 
 @pytest.mark.parametrize("step", ["enqueue", "_move_up"])
@@ -100,7 +100,7 @@ async def test_a_change_whose_deliveries_cannot_be_written_did_not_happen(
 
     assert [] == await store.views.batches()
     await store.see(a_sighting())
-    assert 1 == len(await store.outbox.claim(HOOK, limit=9, now=at(9)))
+    assert 1 == len(await store.at(9).outbox.claim(HOOK, limit=9))
 
 
 async def test_active_batches_are_found_however_old(store: Store) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from datetime import timedelta
 from tempfile import TemporaryDirectory
 
 from hypothesis import HealthCheck, given
@@ -38,10 +37,10 @@ async def test_the_events_of_a_batch_go_one_after_another(store: Store) -> None:
     await store.see(a_sighting(PENDING))
     await store.see(a_sighting(RUNNING, updated=1), second=1)
 
-    (first,) = await store.outbox.claim(HOOK, limit=9, now=at(9))
-    assert [] == await store.outbox.claim(HOOK, limit=9, now=at(9))
-    await store.outbox.settle([delivered(first)], now=at(9))
-    (second,) = await store.outbox.claim(HOOK, limit=9, now=at(9))
+    (first,) = await store.at(9).outbox.claim(HOOK, limit=9)
+    assert [] == await store.at(9).outbox.claim(HOOK, limit=9)
+    await store.at(9).outbox.settle([delivered(first)])
+    (second,) = await store.at(9).outbox.claim(HOOK, limit=9)
 
     assert ["batch.pending", "batch.running"] == [first.type, second.type]
 
@@ -50,20 +49,20 @@ async def test_different_batches_do_not_wait_for_each_other(store: Store) -> Non
     """Order is promised for one batch, not between two."""
     await store.see(a_sighting(batch_id="bat-1"), a_sighting(batch_id="bat-2"))
 
-    assert 2 == len(await store.outbox.claim(HOOK, limit=9, now=at(9)))
+    assert 2 == len(await store.at(9).outbox.claim(HOOK, limit=9))
 
 
 async def test_a_failed_head_holds_its_line_and_no_other(store: Store) -> None:
     """It is due again after its pause, with its attempts counted."""
     await store.see(a_sighting(PENDING), a_sighting(batch_id="bat-2"))
     await store.see(a_sighting(RUNNING, updated=1))
-    head, other = await store.outbox.claim(HOOK, limit=9, now=at(9))
+    head, other = await store.at(9).outbox.claim(HOOK, limit=9)
 
-    await store.outbox.settle([failed(head, due_in=5), delivered(other)], now=at(10))
+    await store.at(10).outbox.settle([failed(head, due_in=5), delivered(other)])
 
-    assert at(15) == await store.outbox.next_due(HOOK)
-    assert [] == await store.outbox.claim(HOOK, limit=9, now=at(14))
-    (again,) = await store.outbox.claim(HOOK, limit=9, now=at(15))
+    assert 5 == await store.outbox.due_in(HOOK)
+    assert [] == await store.at(14).outbox.claim(HOOK, limit=9)
+    (again,) = await store.at(15).outbox.claim(HOOK, limit=9)
     assert (head.event_id, 2) == (again.event_id, again.attempt)
 
 
@@ -71,11 +70,11 @@ async def test_a_dead_letter_lets_the_next_pass(store: Store) -> None:
     """And stays visible, with its reason and its attempts."""
     await store.see(a_sighting(PENDING))
     await store.see(a_sighting(RUNNING, updated=1))
-    (head,) = await store.outbox.claim(HOOK, limit=9, now=at(9))
+    (head,) = await store.at(9).outbox.claim(HOOK, limit=9)
 
-    await store.outbox.settle([dead(head)], now=at(10))
+    await store.at(10).outbox.settle([dead(head)])
 
-    (next_one,) = await store.outbox.claim(HOOK, limit=9, now=at(10))
+    (next_one,) = await store.at(10).outbox.claim(HOOK, limit=9)
     assert "batch.running" == next_one.type
     (shown,) = await store.views.batch("bat-1")
     letter = shown["deliveries"][0]
@@ -93,44 +92,107 @@ async def test_a_slow_endpoint_has_its_own_lines(store_url: str) -> None:
     await store.watches.begin(WATCH, now=at(0))
     await store.see(a_sighting(PENDING))
     await store.see(a_sighting(RUNNING, updated=1))
-    await store.outbox.claim(HOOK, limit=9, now=at(9))
+    await store.at(9).outbox.claim(HOOK, limit=9)
 
-    (first,) = await store.outbox.claim(OTHER, limit=9, now=at(9))
-    await store.outbox.settle([delivered(first)], now=at(9))
+    (first,) = await store.at(9).outbox.claim(OTHER, limit=9)
+    await store.at(9).outbox.settle([delivered(first)])
 
-    assert 1 == len(await store.outbox.claim(OTHER, limit=9, now=at(9)))
+    assert 1 == len(await store.at(9).outbox.claim(OTHER, limit=9))
     await database.close()
 
 
 async def test_what_was_in_flight_is_tried_again_when_its_lease_is_over(store: Store) -> None:
     """Its daemon died between the claim and the acknowledgement; the id stays the same."""
     await store.see(a_sighting())
-    (lost,) = await store.outbox.claim(HOOK, limit=9, now=at(0))
+    (lost,) = await store.at(0).outbox.claim(HOOK, limit=9)
 
-    assert 0 == await store.outbox.release(now=at(0) + LEASE)
-    assert [] == await store.outbox.claim(HOOK, limit=9, now=at(999))
-    assert 1 == await store.outbox.release(now=at(0) + LEASE + timedelta(seconds=1))
+    lease = LEASE.total_seconds()
+    assert 0 == await store.at(lease).outbox.release(())
+    assert [] == await store.at(999).outbox.claim(HOOK, limit=9)
+    assert 1 == await store.at(lease + 1).outbox.release(())
 
-    (found,) = await store.outbox.claim(HOOK, limit=9, now=at(999))
+    (found,) = await store.at(999).outbox.claim(HOOK, limit=9)
     assert lost.event_id == found.event_id
 
 
 async def test_a_daemon_that_starts_takes_all_back_at_once(store: Store) -> None:
     """The store is its own; nobody else can be sending."""
     await store.see(a_sighting())
-    await store.outbox.claim(HOOK, limit=9, now=at(0))
+    await store.at(0).outbox.claim(HOOK, limit=9)
 
-    assert 1 == await store.outbox.release()
-    assert 1 == len(await store.outbox.claim(HOOK, limit=9, now=at(0)))
+    assert 1 == await store.outbox.recover({})
+    assert 1 == len(await store.at(0).outbox.claim(HOOK, limit=9))
+
+
+async def test_a_clock_that_was_set_back_holds_nothing_up_after_a_restart(store: Store) -> None:
+    """What was never tried is due at once, and what was tried after its pause at the latest."""
+    day = 86_400.0
+    await store.see(a_sighting(batch_id="bat-1"), a_sighting(batch_id="bat-2"), second=day)
+    (tried,) = await store.outbox.claim(HOOK, limit=1)
+    await store.outbox.settle([failed(tried, due_in=30)])
+
+    await store.at(0).outbox.recover({HOOK: [30.0, 300.0]})
+
+    (fresh,) = await store.outbox.claim(HOOK, limit=9)
+    assert "bat-2" == fresh.batch_id
+    assert 30 * 1.2 >= (await store.outbox.due_in(HOOK) or 0) > 0
+    assert 1 == len(await store.at(36).outbox.claim(HOOK, limit=9))
+
+
+async def test_a_replay_is_the_same_event_and_begins_its_schedule_anew(store: Store) -> None:
+    """The receiver can tell it from news; the tries before it are kept and do not count."""
+    await store.see(a_sighting())
+    (first,) = await store.outbox.claim(HOOK, limit=9)
+    await store.outbox.settle([dead(first)])
+
+    assert 1 == await store.outbox.replay([first.id])
+    assert 0 == await store.outbox.replay([first.id])  # it is open: there is nothing to replay
+
+    (again,) = await store.outbox.claim(HOOK, limit=9)
+    assert (first.event_id, 2, 1) == (again.event_id, again.attempt, again.turn)
+    await store.outbox.settle([delivered(again)])
+    (shown,) = await store.views.batch("bat-1")
+    assert [1, 2] == [one["number"] for one in shown["deliveries"][0]["tries"]]
+
+
+async def test_a_replay_takes_its_place_in_its_line_and_overtakes_nothing(store: Store) -> None:
+    """It goes before what waits, and never beside what is under way."""
+    for updated, status in enumerate((PENDING, RUNNING, COMPLETED)):
+        await store.see(a_sighting(status, updated=updated, asked_results=True, results=()))
+    (first,) = await store.outbox.claim(HOOK, limit=9)
+    await store.outbox.settle([dead(first)])
+    (second,) = await store.outbox.claim(HOOK, limit=9)
+
+    await store.outbox.replay([first.id])
+
+    assert [] == await store.outbox.claim(HOOK, limit=9)
+    await store.outbox.settle([delivered(second)])
+    types = []
+    while claimed := await store.outbox.claim(HOOK, limit=9):
+        types += [one.type for one in claimed]
+        await store.outbox.settle([delivered(one) for one in claimed])
+    assert ["batch.pending", "batch.completed"] == types
+
+
+async def test_the_daemon_learns_of_what_a_command_did(store: Store) -> None:
+    """It looks at a number in the file, whoever wrote it."""
+    await store.see(a_sighting())
+    (first,) = await store.outbox.claim(HOOK, limit=9)
+    await store.outbox.settle([dead(first)])
+    assert not await store.database.was_nudged()  # the first look has nothing to compare with
+
+    await store.outbox.replay([first.id])
+
+    assert [True, False] == [await store.database.was_nudged() for _ in range(2)]
 
 
 async def test_the_same_event_is_owed_once(store: Store) -> None:
     """A fact that is written again, by its id, is no second fact."""
     changes = await store.see(a_sighting())
     async with store.database.write() as connection:
-        await store.outbox.enqueue(connection, changes.events, now=at(1))
+        await store.outbox.enqueue(connection, changes.events)
 
-    assert 1 == len(await store.outbox.claim(HOOK, limit=9, now=at(9)))
+    assert 1 == len(await store.at(9).outbox.claim(HOOK, limit=9))
 
 
 async def test_who_delivers_is_woken_by_the_commit(store: Store) -> None:
@@ -147,7 +209,7 @@ async def test_a_claim_takes_no_more_than_asked_and_the_longest_due_first(store:
     for second in range(5):
         await store.see(a_sighting(batch_id=f"bat-{second}"), second=second)
 
-    pages = [await store.outbox.claim(HOOK, limit=2, now=at(9)) for _ in range(4)]
+    pages = [await store.at(9).outbox.claim(HOOK, limit=2) for _ in range(4)]
 
     assert [["bat-0", "bat-1"], ["bat-2", "bat-3"], ["bat-4"], []] == [
         [one.batch_id for one in page] for page in pages
@@ -180,16 +242,15 @@ async def test_any_order_of_outcomes_keeps_the_order_of_each_line(data: st.DataO
                 owed[name] += [e.id for e in changes.events if e.type != "batch.discovered"]
 
         for second in range(10, 500, 10):
-            claimed = await store.outbox.claim(
-                HOOK, limit=data.draw(st.integers(1, 4)), now=at(second)
-            )
+            limit = data.draw(st.integers(1, 4))
+            claimed = await store.at(second).outbox.claim(HOOK, limit=limit)
             fate = (
                 data.draw(st.sampled_from(["settle", "settle", "crash"]))
                 if second < 300
                 else "settle"
             )
             if fate == "crash":
-                await store.outbox.release()
+                await store.outbox.recover({})
                 continue
             settled = []
             for one in claimed:
@@ -202,6 +263,6 @@ async def test_any_order_of_outcomes_keeps_the_order_of_each_line(data: st.DataO
                 if kind is not failed:
                     told[one.subject.split("/")[1]].append(one.event_id)
             if settled:
-                await store.outbox.settle(settled, now=at(second))
+                await store.at(second).outbox.settle(settled)
 
     assert owed == told

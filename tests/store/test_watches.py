@@ -55,9 +55,9 @@ async def failed(
 
 async def told(store: Store) -> list[str]:
     types = []
-    while claimed := await store.outbox.claim(HOOK, limit=9, now=at(9_999)):
+    while claimed := await store.at(9_999).outbox.claim(HOOK, limit=9):
         types += [one.type for one in claimed]
-        await store.outbox.settle([_done(one) for one in claimed], now=at(9_999))
+        await store.at(9_999).outbox.settle([_done(one) for one in claimed])
     return types
 
 
