@@ -44,10 +44,8 @@ class Finding:
 
 async def check(settings: Settings, *, clock: Clock) -> AsyncIterator[Finding]:
     """Look at the store, each watch, each endpoint and the address to listen on, in turn."""
-    told = {"default"}
     for line in describe(settings):
-        if line.origin not in told:  # what is inherited has the origin of what it inherits
-            told.add(line.origin)
+        if line.was_set:
             yield Finding(Verdict.OK, "settings", str(line))
     for text in warnings(settings):
         yield Finding(Verdict.WARNING, "settings", text)

@@ -52,10 +52,13 @@ def run(config: Config = None) -> None:
     from batchwatch import daemon, log  # noqa: PLC0415
     from batchwatch.clock import Clock  # noqa: PLC0415
     from batchwatch.llamacloud.errors import CloudError  # noqa: PLC0415
+    from batchwatch.settings.review import warnings  # noqa: PLC0415
     from batchwatch.store import StoreError  # noqa: PLC0415
     from batchwatch.web.server import ListenError  # noqa: PLC0415
 
     log.configure(style=settings.log_format, level=settings.log_level)
+    for text in warnings(settings):
+        log.get_logger().warning("settings.doubtful", reason=text)
     try:
         _until_stopped(lambda stop: daemon.run(settings, stop=stop, clock=Clock()))
     except (StoreError, ListenError, CloudError) as error:
