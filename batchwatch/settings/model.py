@@ -120,14 +120,14 @@ class Settings(BaseSettings):
     )
     listen: Annotated[Address, Listen()] = Field(
         default=Address("127.0.0.1", 8080),
-        description="Where API, dashboard, metrics and health are served; port 0 takes any free "
-        "one. Anything but loopback needs an api_token.",
+        description="Where health and metrics are served; port 0 takes any free one. Anything but "
+        "loopback needs an api_token.",
     )
     api_token: Annotated[
         SecretStr | None, Key(minimum=16, fix="Make one with: openssl rand -hex 32")
     ] = Field(
         default=None,
-        description="What callers of the API must send as a bearer token.",
+        description="What must be sent as a bearer token to read the metrics.",
     )
     log_format: Annotated[Literal["auto", "console", "json"], Choice("auto", "console", "json")] = (
         Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse
 from structlog.testing import capture_logs
 
+from batchwatch import __version__
 from batchwatch.metrics import Metrics
 from batchwatch.simulator import Simulator, Switch
 from batchwatch.web.server import ListenError, serve
@@ -80,6 +82,17 @@ async def test_ready_is_who_has_no_trouble() -> None:
     async with served() as site, site.http.get("/readyz") as answer:
         assert (200, "application/json") == (answer.status, answer.content_type)
         assert {"ready": True, "troubles": {}} == await answer.json()
+
+
+async def test_the_root_names_what_there_is() -> None:
+    """For whoever asks it first; in a line that ends."""
+    async with served() as site, site.http.get("/") as answer:
+        said = await answer.json()
+        ends = (await answer.text()).endswith("}\n")
+        asked = [(await site.asked(path))[0] for path in said["paths"]]
+
+    assert (__version__, os.getpid(), True) == (said["batchwatch"], said["process"], ends)
+    assert [HTTPStatus.OK] * 3 == asked
 
 
 async def test_who_is_not_ready_names_every_trouble_and_why() -> None:
@@ -220,7 +233,7 @@ async def test_head_is_answered_like_get_without_the_body(path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", HTTPStatus.NOT_FOUND),
+        ("GET", "/dashboard", HTTPStatus.NOT_FOUND),
         ("GET", "/livez/", HTTPStatus.NOT_FOUND),
         ("GET", "/../etc/passwd", HTTPStatus.NOT_FOUND),
         ("POST", "/livez", HTTPStatus.METHOD_NOT_ALLOWED),
