@@ -73,7 +73,7 @@ def check(config: Config = None, *, as_json: Json = False) -> None:
     listen on, each with how to mend it.
     """
     from batchwatch import log  # noqa: PLC0415
-    from batchwatch.check import Verdict  # noqa: PLC0415
+    from batchwatch.check import Verdict, is_complete  # noqa: PLC0415
     from batchwatch.check import check as look  # noqa: PLC0415
     from batchwatch.clock import Clock  # noqa: PLC0415
 
@@ -93,9 +93,11 @@ def check(config: Config = None, *, as_json: Json = False) -> None:
         _print_json({"ok": not wrong, "findings": found})
     elif wrong:
         typer.echo(f"\n{wrong} to mend.")
+    elif any(one["part"] == "daemon" for one in found):
+        typer.echo("\nAll is well, and the daemon is running.")
     else:
         typer.echo("\nAll is well: batchwatch run will work.")
-    raise typer.Exit(1 if wrong else 0)
+    raise typer.Exit(0 if not wrong else 1 if is_complete(settings) else 2)
 
 
 @app.command()

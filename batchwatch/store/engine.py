@@ -104,11 +104,8 @@ class Database:
         Raises :class:`~batchwatch.store.errors.StoreError` with what to do.
         """
         parsed = sa.make_url(url)
-        where = parsed.render_as_string(hide_password=True)
-        path = None
-        if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
-            path = Path(str(parsed.database))
-            where = str(path)
+        path = file_of(url)
+        where = parsed.render_as_string(hide_password=True) if path is None else str(path)
         lock = None
         if path is not None:
             if exclusive:
@@ -295,6 +292,41 @@ def _engine(url: sa.URL) -> AsyncEngine:
     return engine
 
 
+def file_of(url: str) -> Path | None:
+    """The file of the store at ``url``, or None if it is in none."""
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
+        return None
+    return Path(str(parsed.database))
+
+
+def check_writable(path: Path) -> bool:
+    """Raise :class:`StoreUnusable` if a daemon of this user could not write the store at ``path``.
+
+    Nothing is made or opened for it: it goes by the rights of the file and
+    its folder, or of the folder in which they would be made. Returns whether
+    there is a file already.
+    """
+    there = path.absolute()
+    while not os.path.exists(there):  # noqa: PTH110  # Path's own raises where nobody may look
+        there = there.parent
+    is_made = there == path.absolute()
+    folder = there.parent if is_made else there
+    if not folder.is_dir():
+        raise _unwritable(path, os.strerror(errno.ENOTDIR))
+    rights = [(folder, os.W_OK | os.X_OK), *([(there, os.R_OK | os.W_OK)] if is_made else [])]
+    if not all(os.access(one, right, effective_ids=True) for one, right in rights):
+        raise _unwritable(path, os.strerror(errno.EACCES))
+    return is_made
+
+
+def _unwritable(path: Path, reason: str | None) -> StoreUnusable:
+    return StoreUnusable(
+        f"{path}: cannot be opened for writing ({reason}): "
+        "check BATCHWATCH_DATA_DIR, and that the folder is writable for this user"
+    )
+
+
 def holder_of(path: Path) -> str | None:
     """The process that holds the store at ``path``, empty if it is not known; None if none does.
 
@@ -357,10 +389,7 @@ def _take_lock(path: Path) -> int:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # what was told is nobody else's
         lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StoreUnusable(
-            f"{path}: cannot be opened for writing ({error.strerror}): "
-            "check BATCHWATCH_DATA_DIR, and that the folder is writable for this user"
-        ) from error
+        raise _unwritable(path, error.strerror) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

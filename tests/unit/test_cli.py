@@ -178,6 +178,28 @@ async def test_check_fails_where_something_is_wrong(
     assert [] == receiver.received
 
 
+async def test_check_calls_missing_settings_wrong_settings_as_run_does(tmp_path: Path) -> None:
+    """Exit code 2, with the whole report all the same."""
+    result = await checked({"BATCHWATCH_DATA_DIR": str(tmp_path / "data")})
+
+    wrong = [line.split("  ")[0] for line in result.stdout.splitlines() if line[:1] == "✗"]
+    assert (2, ["✗ watch default", "✗ endpoints"]) == (result.exit_code, wrong)
+    assert not (tmp_path / "data").exists()
+
+
+async def test_check_beside_a_running_daemon_does_not_promise_that_run_will_work(
+    sim: Simulator, receiver: Receiver, tmp_path: Path
+) -> None:
+    """It would find the store in use."""
+    environ = environment(sim, receiver, tmp_path)
+    async with started(environ, "run") as daemon:
+        await daemon.says("daemon.started")
+        result = await checked(environ)
+
+    assert (0, True) == (result.exit_code, f"process {daemon.process.pid};" in result.stdout)
+    assert "All is well, and the daemon is running." == result.stdout.splitlines()[-1]
+
+
 async def test_check_says_nothing_on_stdout_but_its_report(
     sim: Simulator, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
