@@ -182,7 +182,9 @@ def list_batches(
     *,
     watch: Annotated[str | None, typer.Option(help="Only this watch's.")] = None,
     status: Annotated[str | None, typer.Option(help="Only with this status.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000)] = 50,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=100_000, help="The most that are listed.")
+    ] = 50,
     as_json: Json = False,
 ) -> None:
     """List batches, the last changed first."""

@@ -100,7 +100,8 @@ class Settings(BaseSettings):
     )
     poll_interval: Annotated[float, POLL_INTERVAL] = Field(
         default=15.0,
-        description="How often to look while batches are active.",
+        description="How often to look while batches are active. While none is, it is four times "
+        "as long, but not longer than a minute unless this is.",
     )
     lookback: Annotated[float, LOOKBACK] = Field(
         default=24 * 3600.0,
