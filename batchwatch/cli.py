@@ -59,10 +59,19 @@ def run(config: Config = None) -> None:
     log.configure(style=settings.log_format, level=settings.log_level)
     for text in warnings(settings):
         log.get_logger().warning("settings.doubtful", reason=text)
+    trouble = ""
     try:
         _until_stopped(lambda stop: daemon.run(settings, stop=stop, clock=Clock()))
-    except (StoreError, ListenError, CloudError) as error:
-        _fail(str(error))
+    except* (StoreError, ListenError, CloudError) as group:  # alone, or out of a task
+        trouble = str(_first(group))
+    except* Exception:  # noqa: BLE001  # a bug, and nothing that somebody could have set
+        log.get_logger().exception("daemon.broke")
+        trouble = (
+            "a bug has ended the daemon; its log has the traceback, please report it. "
+            "All that is owed is in the store: start it again"
+        )
+    if trouble:
+        _fail(trouble)
 
 
 @app.command()
@@ -294,6 +303,12 @@ def _until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> 
         return await work(stop)
 
     return asyncio.run(supervised())
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _print_json(value: object) -> None:
