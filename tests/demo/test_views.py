@@ -192,7 +192,7 @@ def test_lines_show_a_message_block_by_block() -> None:
     assert [
         "  1.0 s  slack    ✅ Batch completed",
         "                  bat-1",
-        "                  RUNNING → COMPLETED after 6.5 s",
+        "                  RUNNING → COMPLETED, 6.5 s after it was first seen",
         "                  watch demo · parse_v2",
     ] == in_lines(scene)
 
