@@ -11,7 +11,7 @@ import asyncio
 import os
 import secrets
 import signal
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from batchwatch.settings import Settings
+    from batchwatch.store import Views
 
+_CANDIDATES: Final = 10  # that a beginning of an id may have meant, listed
 _T = TypeVar("_T")
 
 app = typer.Typer(
@@ -38,6 +40,25 @@ Config = Annotated[
     typer.Option("--config", "-c", metavar="FILE", help="A YAML file with settings."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def _print_version(asked: bool) -> None:  # noqa: FBT001  # how typer calls it
+    if asked:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[  # its callback does it all
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Take what comes before the command."""
 
 
 def main() -> None:
@@ -199,23 +220,28 @@ def list_batches(
     """List batches, the last changed first."""
     from batchwatch.clock import Clock  # noqa: PLC0415
 
-    rows = _from_store(
-        config,
-        lambda views: views.batches(
-            watch=watch, status=status.upper() if status else None, limit=limit
-        ),
-    )
+    async def ask(views: Views) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
+        wanted = status.upper() if status else None
+        rows = await views.batches(watch=watch, status=wanted, limit=limit)
+        return rows, [] if rows else await views.statuses(), views.where
+
+    rows, others, where = _from_store(config, ask)
     if as_json:
         _print_json(rows)
         return
     from batchwatch import tables  # noqa: PLC0415
 
-    tables.print_batches(rows, now=Clock().now())
+    if rows:
+        tables.print_batches(rows, now=Clock().now())
+    else:
+        tables.print_none(others, where=where)
 
 
 @app.command()
 def show(
-    batch: Annotated[str, typer.Argument(metavar="BATCH", help="The batch's id.")],
+    batch: Annotated[
+        str, typer.Argument(metavar="BATCH", help="The batch's id, or as much of it as is unique.")
+    ],
     config: Config = None,
     *,
     watch: Annotated[str | None, typer.Option(help="As this watch sees it.")] = None,
@@ -224,9 +250,7 @@ def show(
     """Show one batch: its timeline, its files, and who was told."""
     from batchwatch.clock import Clock  # noqa: PLC0415
 
-    rows = _from_store(config, lambda views: views.batch(batch, watch=watch))
-    if not rows:
-        _fail(f"no batch {batch} is known here; batchwatch ls lists those that are")
+    rows = _from_store(config, lambda views: _batch(views, batch, watch))
     if as_json:
         _print_json(rows)
         return
@@ -266,14 +290,29 @@ def _known_scenario(name: str) -> None:
     _fail(f"there is no scenario {name!r}; there are:\n{lines}", code=2)
 
 
-def _from_store(
-    config: str | None, ask: Callable[[Any], Awaitable[list[dict[str, Any]]]]
-) -> list[dict[str, Any]]:
+async def _batch(views: Views, beginning: str, watch: str | None) -> list[dict[str, Any]]:
+    """The one batch whose id begins so, as each watch sees it, or only ``watch``."""
+    ids = await views.named(beginning)
+    if not ids:
+        _fail(f"no batch {beginning} is known in {views.where}; batchwatch ls lists those that are")
+    if len(ids) > 1 and ids[0] != beginning:
+        shown = "".join(f"\n  {one}" for one in ids[:_CANDIDATES])
+        more = "\n  …" if len(ids) > _CANDIDATES else ""
+        _fail(f"{beginning} begins more than one batch; say more of it:{shown}{more}")
+    rows = await views.batch(ids[0])
+    seen = [row for row in rows if watch in (None, row["watch"])]
+    if not seen:
+        names = ", ".join(row["watch"] for row in rows)
+        _fail(f"batch {ids[0]} is not known to a watch {watch}, but to: {names}")
+    return seen
+
+
+def _from_store(config: str | None, ask: Callable[[Views], Awaitable[_T]]) -> _T:
     from batchwatch.store import Database, StoreError, Views  # noqa: PLC0415
 
     settings = _settings(config, for_run=False)
 
-    async def look() -> list[dict[str, Any]]:
+    async def look() -> _T:
         database = await Database.open(settings.database_url.get_secret_value(), exclusive=False)
         try:
             return await ask(Views(database))

@@ -74,7 +74,7 @@ def test_an_unknown_command_is_refused() -> None:
 
 def test_the_version_is_told_for_people_and_for_programs() -> None:
     """One line, or one object."""
-    assert f"batchwatch {__version__}\n" == called("version").stdout
+    assert f"batchwatch {__version__}\n" == called("version").stdout == called("--version").stdout
     assert {"version": __version__} == json.loads(called("version", "--json").stdout)
 
 
