@@ -145,8 +145,16 @@ def demo(
     what truly happened, and the exit code is 1 if anything was lost, out of order or not signed.
     """
     from batchwatch import demo as demonstration  # noqa: PLC0415
+    from batchwatch.simulator.scenarios import SCENARIOS  # noqa: PLC0415
 
     _known_scenario(scenario)
+    if not SCENARIOS[scenario].batches:
+        _fail(
+            f"the scenario {scenario} has no batches but those that clients create, so there is "
+            "nothing to show; take another, or serve it: "
+            f"batchwatch simulate --scenario {scenario}",
+            code=2,
+        )
     code = _until_stopped(
         lambda stop: demonstration.run(
             scenario=scenario,

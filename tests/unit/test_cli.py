@@ -109,6 +109,14 @@ def test_an_unknown_scenario_is_refused_with_those_that_there_are() -> None:
     assert all(name in result.stderr for name in SCENARIO_NAMES)
 
 
+def test_a_scenario_without_batches_cannot_be_shown() -> None:
+    """Ten seconds of nothing would prove nothing; exit code 2, with what it is good for."""
+    result = called("demo", "--scenario", "calm")
+
+    assert (2, "") == (result.exit_code, result.stdout)
+    assert "batchwatch simulate --scenario calm" in result.stderr
+
+
 def test_the_scenarios_are_listed_for_who_asks() -> None:
     """One a line, with what happens in it."""
     result = called("simulate", "--scenario", "help")
