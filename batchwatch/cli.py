@@ -371,7 +371,9 @@ def _say_finding(verdict: str, part: str, text: str) -> None:
         "warning": ("!", typer.colors.YELLOW),
         "wrong": ("✗", typer.colors.RED),
     }[verdict]
-    typer.echo(f"{typer.style(mark, fg=colour, bold=True)} {part:<20} {text}")
+    if not os.environ.get("NO_COLOR"):  # https://no-color.org
+        mark = typer.style(mark, fg=colour, bold=True)
+    typer.echo(f"{mark} {part:<20} {text}")
 
 
 def _fail(text: str, *, code: int = 1) -> NoReturn:

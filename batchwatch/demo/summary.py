@@ -70,7 +70,7 @@ def _truth(verdict: Verdict, kills: int) -> Iterator[_Row]:
     still = verdict.batches - verdict.over
     yield "Batches", verdict.batches, f"{still:,} of them not over yet" if still else "", ""
     yield "Transitions in truth", verdict.transitions, "from the simulator's own history", ""
-    unseen = "over before the next poll, or in an answer that was cut off"
+    unseen = "between two polls, or in an answer cut short"
     yield "  never shown", verdict.never_shown, unseen, ""
     if kills or verdict.missed:
         excuse = "the daemon died over it" if kills else "without a time to prove it new"
