@@ -39,7 +39,7 @@ check: setup ## run every static check: the line that CI runs beside the tests
 	$(BIN)/lint-imports
 	$(BIN)/yamllint --strict .
 	$(BIN)/hadolint Dockerfile
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml deploy/compose.live.yaml
 
 .PHONY: bench
 bench: setup ## measure it beside the bare alternatives (ARGS=--help lists the benchmarks)

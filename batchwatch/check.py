@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
+from collections import Counter
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+import aiohttp
+
 from batchwatch.daemon import cloud_of, guard_of, key_source, keys_of, upstream_session
+from batchwatch.domain.batch import Status
+from batchwatch.llamacloud.diagnosis import GOES_ON
 from batchwatch.llamacloud.errors import CloudError
+from batchwatch.settings import Address
 from batchwatch.settings.problems import SettingsError
 from batchwatch.settings.review import describe, warnings
 from batchwatch.settings.tls import tls_contexts
 from batchwatch.store import Database, StoreError, Views
-from batchwatch.store.errors import StoreInUse
+from batchwatch.store.engine import check_writable, file_of, holder_of
+from batchwatch.store.errors import SchemaTooOld
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from datetime import datetime
-
-    import aiohttp
+    from pathlib import Path
 
     from batchwatch.clock import Clock
     from batchwatch.deliver.signing import Key
     from batchwatch.settings import EndpointSettings, Settings, WatchSettings
+    from batchwatch.store.views import OutboxDepth
+
+_PATIENCE: Final = 2.0  # seconds to wait for what holds our port
+_MANY: Final = ("are", "were", "they wait")
 
 
 class Verdict(StrEnum):
@@ -48,18 +59,19 @@ class Finding:
 
 async def check(settings: Settings, *, clock: Clock) -> AsyncIterator[Finding]:
     """Look at the store, each watch, each endpoint and the address to listen on, in turn."""
-    told = {"default"}
     for line in describe(settings):
-        if line.origin not in told:  # what is inherited has the origin of what it inherits
-            told.add(line.origin)
+        if line.was_set:
             yield Finding(Verdict.OK, "settings", str(line))
     for text in warnings(settings):
         yield Finding(Verdict.WARNING, "settings", text)
     for text in _tls(settings):
         yield Finding(Verdict.WRONG, "settings", text)
-    running = False
-    async for finding, in_use in _store(settings):
-        running = running or in_use
+    file = file_of(settings.database_url.get_secret_value())
+    daemon = None if file is None else holder_of(file)
+    if daemon is not None:
+        text = f"it is running as process {daemon or '?'}; what was changed counts once it restarts"
+        yield Finding(Verdict.OK, "daemon", text)
+    async for finding in _store(settings, file=file, is_running=daemon is not None):
         yield finding
     async with upstream_session() as session:
         for name, watch in settings.watches.items():
@@ -72,39 +84,77 @@ async def check(settings: Settings, *, clock: Clock) -> AsyncIterator[Finding]:
             "endpoints",
             "there is none; set BATCHWATCH_WEBHOOK_URL or BATCHWATCH_SLACK_WEBHOOK_URL",
         )
-    yield _listen(settings, running=running)
+    yield await _listen(settings, daemon)
 
 
-async def _store(settings: Settings) -> AsyncIterator[tuple[Finding, bool]]:
-    url = settings.database_url.get_secret_value()
-    in_use = False
+def is_complete(settings: Settings) -> bool:
+    """Whether all is set that the daemon cannot do without; it would not even start."""
+    keys = (watch.api_key.get_secret_value() for watch in settings.watches.values())
+    return bool(settings.endpoints) and all(keys)
+
+
+async def _store(
+    settings: Settings, *, file: Path | None, is_running: bool
+) -> AsyncIterator[Finding]:
+    """Look into the store, and whether it could be written; it is not made, nor migrated."""
     try:
-        try:
-            database = await Database.open(url)
-        except StoreInUse:
-            in_use = True
-            database = await Database.open(url, exclusive=False)
+        if file is not None and not is_running and not check_writable(file):
+            yield Finding(Verdict.OK, "store", f"{file}: not there yet; batchwatch run makes it")
+            return
+        database = await Database.open(settings.database_url.get_secret_value(), exclusive=False)
         try:
             statuses = await Views(database).statuses()
             depths = await Views(database).outbox()
         finally:
             await database.close()
+    except SchemaTooOld:
+        text = f"{file}: of an older version; batchwatch run brings it up to date"
+        yield Finding(Verdict.OK, "store", text)
+        return
     except StoreError as error:
-        yield Finding(Verdict.WRONG, "store", str(error)), in_use
+        yield Finding(Verdict.WRONG, "store", str(error))
         return
     count = sum(row["count"] for row in statuses)
-    used = ", in use by a running daemon" if in_use else ""
-    yield Finding(Verdict.OK, "store", f"{database.where}: {count} batches{used}"), in_use
+    yield Finding(Verdict.OK, "store", f"{database.where}: {_counted(count, 'batch')}")
+    for finding in (*_unwatched(settings, statuses), *_owed(settings, depths)):
+        yield finding
+
+
+def _unwatched(settings: Settings, statuses: list[dict[str, Any]]) -> Iterator[Finding]:
+    """What was being followed under a name that the settings no longer have."""
+    active: Counter[str] = Counter()
+    for row in statuses:
+        if not Status(row["status"]).is_terminal and row["watch"] not in settings.watches:
+            active[row["watch"]] += row["count"]
+    for watch, count in active.items():
+        are = f"{_counted(count, 'batch')} of watch {watch} {'is' if count == 1 else 'are'}"
+        text = (
+            f"{are} active and no longer watched: nobody will hear of their end. "
+            f"Set a watch of that name again, or leave them"
+        )
+        yield Finding(Verdict.WARNING, f"watch {watch}", text)
+
+
+def _owed(settings: Settings, depths: list[OutboxDepth]) -> Iterator[Finding]:
+    """What waits for nobody, and what was given up."""
     for depth in depths:
+        part = f"endpoint {depth.endpoint}"
+        count = _counted(depth.count, "delivery")
+        are, were, they = ("is", "was", "it waits") if depth.count == 1 else _MANY
         if depth.endpoint not in settings.endpoints:
             text = (
-                f"{depth.count} deliveries are {depth.state} for an endpoint that is not set; "
-                "they wait until one of that name is"
+                f"{count} {are} {depth.state} for an endpoint that is not set; "
+                f"{they} until one of that name is"
             )
-            yield Finding(Verdict.WARNING, f"endpoint {depth.endpoint}", text), in_use
+            yield Finding(Verdict.WARNING, part, text)
         elif depth.state == "dead":
-            text = f"{depth.count} deliveries were given up; see batchwatch show BATCH"
-            yield Finding(Verdict.WARNING, f"endpoint {depth.endpoint}", text), in_use
+            text = f"{count} {were} given up; see batchwatch show BATCH"
+            yield Finding(Verdict.WARNING, part, text)
+
+
+def _counted(number: int, one: str) -> str:
+    many = f"{one}es" if one.endswith("h") else f"{one.removesuffix('y')}ies"
+    return f"{number} {one if number == 1 else many}"
 
 
 async def _watch(
@@ -124,7 +174,8 @@ async def _watch(
         async with aclosing(cloud.list_batches(page_size=1)) as pages:
             page = await anext(pages)
     except CloudError as error:
-        return Finding(Verdict.WRONG, part, str(error))
+        # That is the daemon's way; here nobody goes on.
+        return Finding(Verdict.WRONG, part, str(error).replace(f"; {GOES_ON}", ""))
     took = round((clock.monotonic() - begun) * 1000)
     sees = "sees batches" if page.items else "sees no batch yet"
     return Finding(
@@ -203,7 +254,7 @@ def _signing(keys: Sequence[Key], now: datetime) -> tuple[Verdict, str]:
     return Verdict.OK, f"{count}: {', '.join(ends)}{more}"
 
 
-def _listen(settings: Settings, *, running: bool) -> Finding:
+async def _listen(settings: Settings, daemon: str | None) -> Finding:
     address = settings.listen
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -211,11 +262,28 @@ def _listen(settings: Settings, *, running: bool) -> Finding:
         try:
             probe.bind((address.host, address.port))
         except OSError as error:
-            if running:
-                return Finding(Verdict.OK, "listen", f"{address} is in use, as by a running daemon")
+            is_taken = error.errno == errno.EADDRINUSE and daemon is not None
+            if is_taken and await _is_held_by(daemon or "", address):
+                return Finding(Verdict.OK, "listen", f"{address} is held by the running daemon")
             return Finding(
                 Verdict.WRONG,
                 "listen",
                 f"{address}: {error.strerror}; set BATCHWATCH_LISTEN to a free address",
             )
     return Finding(Verdict.OK, "listen", f"{address} is free")
+
+
+async def _is_held_by(daemon: str, address: Address) -> bool:
+    """Whether it is process ``daemon`` that answers at ``address``, and not anything else."""
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104  # not to bind
+    url = f"http://{Address(local, address.port)}/"
+    patience = aiohttp.ClientTimeout(total=_PATIENCE)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=patience) as session,
+            session.get(url, allow_redirects=False) as answer,
+        ):
+            said = await answer.json()
+    except (aiohttp.ClientError, TimeoutError, ValueError):
+        return False
+    return isinstance(said, dict) and daemon in ("", str(said.get("process")))

@@ -11,7 +11,7 @@ import asyncio
 import os
 import secrets
 import signal
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from batchwatch.settings import Settings
     from batchwatch.settings.kinds import Kind
     from batchwatch.settings.signing import SigningSecret
+    from batchwatch.store import Views
 
+_CANDIDATES: Final = 10  # that a beginning of an id may have meant, listed
 _T = TypeVar("_T")
 
 app = typer.Typer(
@@ -44,6 +46,25 @@ Config = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
+def _print_version(asked: bool) -> None:  # noqa: FBT001  # how typer calls it
+    if asked:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[  # its callback does it all
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Take what comes before the command."""
+
+
 def main() -> None:
     """Run the command that was asked for."""
     app()
@@ -61,12 +82,21 @@ def run(config: Config = None) -> None:
     from batchwatch.web.server import ListenError  # noqa: PLC0415
 
     log.configure(style=settings.log_format, level=settings.log_level)
+    trouble, code = "", 1
     try:
         _until_stopped(lambda stop: daemon.run(settings, stop=stop, clock=Clock()))
-    except SettingsError as error:  # over a file that a setting names
-        _fail(str(error), code=2)
-    except (StoreError, ListenError, CloudError) as error:
-        _fail(str(error))
+    except* SettingsError as group:  # over a file that a setting names
+        trouble, code = str(_first(group)), 2
+    except* (StoreError, ListenError, CloudError) as group:  # alone, or out of a task
+        trouble = str(_first(group))
+    except* Exception:  # noqa: BLE001  # a bug, and nothing that somebody could have set
+        log.get_logger().exception("daemon.broke")
+        trouble = (
+            "a bug has ended the daemon; its log has the traceback, please report it. "
+            "All that is owed is in the store: start it again"
+        )
+    if trouble:
+        _fail(trouble, code=code)
 
 
 @app.command()
@@ -77,7 +107,7 @@ def check(config: Config = None, *, as_json: Json = False) -> None:
     listen on, each with how to mend it.
     """
     from batchwatch import log  # noqa: PLC0415
-    from batchwatch.check import Verdict  # noqa: PLC0415
+    from batchwatch.check import Verdict, is_complete  # noqa: PLC0415
     from batchwatch.check import check as look  # noqa: PLC0415
     from batchwatch.clock import Clock  # noqa: PLC0415
 
@@ -97,9 +127,11 @@ def check(config: Config = None, *, as_json: Json = False) -> None:
         _print_json({"ok": not wrong, "findings": found})
     elif wrong:
         typer.echo(f"\n{wrong} to mend.")
+    elif any(one["part"] == "daemon" for one in found):
+        typer.echo("\nAll is well, and the daemon is running.")
     else:
         typer.echo("\nAll is well: batchwatch run will work.")
-    raise typer.Exit(1 if wrong else 0)
+    raise typer.Exit(0 if not wrong else 1 if is_complete(settings) else 2)
 
 
 @app.command()
@@ -179,8 +211,16 @@ def demo(
     what truly happened, and the exit code is 1 if anything was lost, out of order or not signed.
     """
     from batchwatch import demo as demonstration  # noqa: PLC0415
+    from batchwatch.simulator.scenarios import SCENARIOS  # noqa: PLC0415
 
     _known_scenario(scenario)
+    if not SCENARIOS[scenario].batches:
+        _fail(
+            f"the scenario {scenario} has no batches but those that clients create, so there is "
+            "nothing to show; take another, or serve it: "
+            f"batchwatch simulate --scenario {scenario}",
+            code=2,
+        )
     code = _until_stopped(
         lambda stop: demonstration.run(
             scenario=scenario,
@@ -246,29 +286,36 @@ def list_batches(
     *,
     watch: Annotated[str | None, typer.Option(help="Only this watch's.")] = None,
     status: Annotated[str | None, typer.Option(help="Only with this status.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000)] = 50,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=100_000, help="The most that are listed.")
+    ] = 50,
     as_json: Json = False,
 ) -> None:
     """List batches, the last changed first."""
     from batchwatch.clock import Clock  # noqa: PLC0415
 
-    rows = _from_store(
-        config,
-        lambda views: views.batches(
-            watch=watch, status=status.upper() if status else None, limit=limit
-        ),
-    )
+    async def ask(views: Views) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
+        wanted = status.upper() if status else None
+        rows = await views.batches(watch=watch, status=wanted, limit=limit)
+        return rows, [] if rows else await views.statuses(), views.where
+
+    rows, others, where = _from_store(config, ask)
     if as_json:
         _print_json(rows)
         return
     from batchwatch import tables  # noqa: PLC0415
 
-    tables.print_batches(rows, now=Clock().now())
+    if rows:
+        tables.print_batches(rows, now=Clock().now())
+    else:
+        tables.print_none(others, where=where)
 
 
 @app.command()
 def show(
-    batch: Annotated[str, typer.Argument(metavar="BATCH", help="The batch's id.")],
+    batch: Annotated[
+        str, typer.Argument(metavar="BATCH", help="The batch's id, or as much of it as is unique.")
+    ],
     config: Config = None,
     *,
     watch: Annotated[str | None, typer.Option(help="As this watch sees it.")] = None,
@@ -277,9 +324,7 @@ def show(
     """Show one batch: its timeline, its files, and who was told."""
     from batchwatch.clock import Clock  # noqa: PLC0415
 
-    rows = _from_store(config, lambda views: views.batch(batch, watch=watch))
-    if not rows:
-        _fail(f"no batch {batch} is known here; batchwatch ls lists those that are")
+    rows = _from_store(config, lambda views: _batch(views, batch, watch))
     if as_json:
         _print_json(rows)
         return
@@ -387,14 +432,29 @@ def _known_scenario(name: str) -> None:
     _fail(f"there is no scenario {name!r}; there are:\n{lines}", code=2)
 
 
-def _from_store(
-    config: str | None, ask: Callable[[Any], Awaitable[list[dict[str, Any]]]]
-) -> list[dict[str, Any]]:
+async def _batch(views: Views, beginning: str, watch: str | None) -> list[dict[str, Any]]:
+    """The one batch whose id begins so, as each watch sees it, or only ``watch``."""
+    ids = await views.named(beginning)
+    if not ids:
+        _fail(f"no batch {beginning} is known in {views.where}; batchwatch ls lists those that are")
+    if len(ids) > 1 and ids[0] != beginning:
+        shown = "".join(f"\n  {one}" for one in ids[:_CANDIDATES])
+        more = "\n  …" if len(ids) > _CANDIDATES else ""
+        _fail(f"{beginning} begins more than one batch; say more of it:{shown}{more}")
+    rows = await views.batch(ids[0])
+    seen = [row for row in rows if watch in (None, row["watch"])]
+    if not seen:
+        names = ", ".join(row["watch"] for row in rows)
+        _fail(f"batch {ids[0]} is not known to a watch {watch}, but to: {names}")
+    return seen
+
+
+def _from_store(config: str | None, ask: Callable[[Views], Awaitable[_T]]) -> _T:
     from batchwatch.store import Database, StoreError, Views  # noqa: PLC0415
 
     settings = _settings(config, for_run=False)
 
-    async def look() -> list[dict[str, Any]]:
+    async def look() -> _T:
         database = await Database.open(settings.database_url.get_secret_value(), exclusive=False)
         try:
             return await ask(Views(database))
@@ -426,6 +486,12 @@ def _until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> 
     return asyncio.run(supervised())
 
 
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def _print_json(value: object) -> None:
     import msgspec  # noqa: PLC0415
 
@@ -439,7 +505,9 @@ def _say_finding(verdict: str, part: str, text: str) -> None:
         "warning": ("!", typer.colors.YELLOW),
         "wrong": ("✗", typer.colors.RED),
     }[verdict]
-    typer.echo(f"{typer.style(mark, fg=colour, bold=True)} {part:<20} {text}")
+    if not os.environ.get("NO_COLOR"):  # https://no-color.org
+        mark = typer.style(mark, fg=colour, bold=True)
+    typer.echo(f"{mark} {part:<20} {text}")
 
 
 def _fail(text: str, *, code: int = 1) -> NoReturn:

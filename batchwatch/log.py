@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
@@ -61,8 +62,9 @@ def configure(*, style: Style = "auto", level: str = "info", stream: TextIO | No
     renderer: list[Processor] = (
         [
             structlog.dev.ConsoleRenderer(
-                colors=stream.isatty(),
+                colors=stream.isatty() and not os.environ.get("NO_COLOR"),  # https://no-color.org
                 pad_event_to=22,
+                timestamp_key="at",
                 # The others show local variables, and those may be secrets.
                 exception_formatter=structlog.dev.plain_traceback,
             )
@@ -94,9 +96,12 @@ def configure(*, style: Style = "auto", level: str = "info", stream: TextIO | No
 
 
 def _readable_order(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    """When, how grave and what come first, for those who read JSON with their eyes."""
+    """When, how grave and what come first, for those who read JSON with their eyes.
+
+    What has no value is left out: it says nothing, and takes a reader's time.
+    """
     first = {name: event.pop(name) for name in ("at", "level", "event") if name in event}
-    return {**first, **event}
+    return {**first, **{name: value for name, value in event.items() if value is not None}}
 
 
 def _foreign(renderer: list[Processor]) -> list[Any]:

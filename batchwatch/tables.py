@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,63 +25,78 @@ _COLOURS: Final = {
     "dead": "red",
 }
 _MARKS: Final = {"ok": ("✓", "green"), "wrong": ("✗", "red"), "skipped": ("-", "bright_black")}
-_FILES_SHOWN: Final = 20
+_FAILED_SHOWN: Final = 20
+_OTHERS_SHOWN: Final = 5
 # What a terminal would obey instead of show; rows hold what upstream and receivers said.
 _CONTROL: Final = dict.fromkeys((*range(32), *range(127, 160))) | {10: " ", 9: " "}
 
 
-def _console() -> Console:
-    """As wide as the terminal, and as wide as need be where there is none to break lines for."""
-    console = Console(markup=False, highlight=False, emoji=False)
-    if not console.is_terminal:
-        console.width = 200
-    return console
+_AS_IT_IS: Final[dict[str, Any]] = {"markup": False, "highlight": False, "emoji": False}
+_GAP: Final = "  "
+
+Columns = Mapping[str, Sequence[Text]]
 
 
 def print_batches(rows: list[dict[str, Any]], *, now: datetime) -> None:
-    """One line for each batch."""
-    console = _console()
+    """One line for each batch; what there is no room for is left out, and never the id."""
+    console = Console(**_AS_IT_IS)
     rows = _printable(rows)
-    if not rows:
-        console.print("No batches yet.")
+    columns = {
+        "batch": [Text(row["id"]) for row in rows],
+        "status": [_status(row["status"], vanished=row["vanished_at"] is not None) for row in rows],
+        "since": [Text(_ago(row["changed_at"], now)) for row in rows],
+        "age": [Text(_ago(row["created_at"] or row["first_seen_at"], now)) for row in rows],
+        "watch": [Text(row["watch"]) for row in rows],
+        "job": [Text(row["job_type"] or "") for row in rows],
+    }
+    if console.is_terminal:
+        dispensable = ["job", "age", "since", "watch"]
+        if len({row["watch"] for row in rows}) == 1:
+            dispensable.insert(0, dispensable.pop())  # it says nothing
+        for name in dispensable:
+            if sum(_widths(columns)) + len(_GAP) * (len(columns) - 1) > console.width:
+                del columns[name]
+    _print_table(console, columns)
+
+
+def print_none(others: list[dict[str, Any]], *, where: str) -> None:
+    """Why there is nothing to list: what ``others`` there are in the store, by status."""
+    console = Console(**_AS_IT_IS)
+    if not others:
+        console.print(f"No batches yet in {where}.", soft_wrap=True)
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("batch", "status", "since", "age", "watch", "job"):
-        table.add_column(column, no_wrap=column != "job", overflow="ellipsis")
-    for row in rows:
-        table.add_row(
-            row["id"],
-            _status(row["status"], vanished=row["vanished_at"] is not None),
-            _ago(row["changed_at"], now),
-            _ago(row["created_at"] or row["first_seen_at"], now),
-            row["watch"],
-            row["job_type"] or "",
-        )
-    console.print(table)
+    count = sum(row["count"] for row in others)
+    watches = ", ".join(sorted({row["watch"] for row in others}))
+    statuses = ", ".join(sorted({row["status"] for row in others}))
+    batches = "the one batch" if count == 1 else f"the {count} batches"
+    text = f"None of {batches} in {where} matches. Watches: {watches}. Statuses: {statuses}."
+    console.print(_printable(text), soft_wrap=True)
 
 
 def print_batch(row: dict[str, Any], *, now: datetime) -> None:
     """Everything that is known of one batch."""
-    console = _console()
+    console = Console(**_AS_IT_IS)
     row = _printable(row)
-    console.print(Text.assemble((row["id"], "bold"), "  watch ", row["watch"]))
+    console.print(Text.assemble((row["id"], "bold"), "  watch ", row["watch"]), soft_wrap=True)
     console.print(
         _status(row["status"], vanished=row["vanished_at"] is not None),
         f"since {_ago(row['changed_at'], now)},",
         f"{row['job_type'] or 'job'} with {row['configuration_id'] or '?'}",
+        soft_wrap=True,
     )
     console.print()
-    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    for column in ("#", "status", "observed", "after"):
-        table.add_column(column)
-    before = None
-    for one in row["transitions"]:
-        after = "" if before is None else _span((one["observed_at"] - before).total_seconds())
-        table.add_row(
-            str(one["number"]), _status(one["to_status"]), _moment(one["observed_at"]), after
-        )
-        before = one["observed_at"]
-    console.print(table)
+    steps = row["transitions"]
+    moments = [one["observed_at"] for one in steps]
+    after = [
+        _span((moment - before).total_seconds()) for before, moment in itertools.pairwise(moments)
+    ]
+    columns = {
+        "#": [Text(str(one["number"])) for one in steps],
+        "status": [_status(one["to_status"]) for one in steps],
+        "observed (UTC)": [Text(_moment(moment)) for moment in moments],
+        "after": [Text(one) for one in ("", *after)[: len(steps)]],
+    }
+    _print_table(console, columns)
     _print_files(console, row)
     _print_deliveries(console, row)
 
@@ -100,12 +118,12 @@ def print_certified(row: dict[str, Any] | None) -> None:
             row["expected"],
             Text(row["happened"], "" if row["verdict"] == "ok" else colour),
         )
-    _console().print(line)
+    _report().print(line)
 
 
 def print_certificate(rows: list[dict[str, Any]]) -> None:
     """What it comes to, and how to mend what is wrong."""
-    console = _console()
+    console = _report()
     rows = _printable(rows)
     wrong = [row for row in rows if row["verdict"] == "wrong"]
     if not wrong:
@@ -128,6 +146,14 @@ def print_certificate(rows: list[dict[str, Any]]) -> None:
         console.print(f"\n{skipped} more can be judged when the good message is taken.")
 
 
+def _report() -> Console:
+    """As wide as the terminal, and as wide as need be where there is none to break lines for."""
+    console = Console(**_AS_IT_IS)
+    if not console.is_terminal:
+        console.width = 200
+    return console
+
+
 def _printable(value: Any) -> Any:
     """``value`` with every string in it free of control characters."""
     if isinstance(value, str):
@@ -147,15 +173,24 @@ def _print_files(console: Console, row: dict[str, Any]) -> None:
         return
     failed = [one for one in files if one["error_message"] is not None]
     jobless = [one for one in files if one["job_id"] is None and one["error_message"] is None]
-    console.print(f"\n{len(files)} files, {len(failed)} failed, {len(jobless)} without a job")
-    for one in failed[:_FILES_SHOWN]:
-        console.print(
-            Text.assemble(
-                "  ", (one["source_directory_file_id"], "red"), "  ", one["error_message"]
-            )
-        )
-    if len(failed) > _FILES_SHOWN:
-        console.print(f"  … and {len(failed) - _FILES_SHOWN} more (--json has all)")
+    count = "1 file" if len(files) == 1 else f"{len(files)} files"
+    console.print(f"\n{count}, {len(failed)} failed, {len(jobless)} without a job")
+    others = [one for one in files if one["error_message"] is None]
+    for some, most in ((failed, _FAILED_SHOWN), (others, _OTHERS_SHOWN)):
+        for one in some[:most]:
+            console.print(_file(one), soft_wrap=True)
+        if len(some) > most:
+            which = "that failed" if some is failed else "that did not fail"
+            console.print(f"  … and {len(some) - most} more {which} (--json has all)")
+
+
+def _file(one: dict[str, Any]) -> Text:
+    """A file with why it failed, or with the job that it has."""
+    name = one["source_directory_file_id"]
+    if one["error_message"] is not None:
+        return Text.assemble("  ", (name, "red"), _GAP, one["error_message"])
+    job = f"{one['job_type'] or 'job'} {one['job_id']}" if one["job_id"] else "no job"
+    return Text.assemble("  ", name, _GAP, job)
 
 
 def _print_deliveries(console: Console, row: dict[str, Any]) -> None:
@@ -163,22 +198,47 @@ def _print_deliveries(console: Console, row: dict[str, Any]) -> None:
         console.print("\nNobody was to be told of it.")
         return
     console.print()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("event", "endpoint", "state", "tries", "last answer"):
-        table.add_column(column)
-    for one in row["deliveries"]:
-        last = one["tries"][-1] if one["tries"] else None
-        answer = ""
-        if last is not None:
-            answer = last["detail"] or f"HTTP {last['status_code']} in {last['duration_ms']:.0f} ms"
-        table.add_row(
-            one["type"],
-            one["endpoint"],
-            _status(one["state"]),
-            str(one["attempts"]),
-            Text(one["reason"] or answer),
+    sent = row["deliveries"]
+    lasts = [one["tries"][-1] if one["tries"] else None for one in sent]
+    columns = {
+        "event": [Text(one["type"]) for one in sent],
+        "endpoint": [Text(one["endpoint"]) for one in sent],
+        "state": [_status(one["state"]) for one in sent],
+        "tries": [Text(str(one["attempts"])) for one in sent],
+        "last try (UTC)": [
+            Text("" if last is None else _moment(last["started_at"])) for last in lasts
+        ],
+        "answer": [
+            Text(one["reason"] or _answer(last)) for one, last in zip(sent, lasts, strict=True)
+        ],
+    }
+    _print_table(console, columns)
+
+
+def _answer(last: dict[str, Any] | None) -> str:
+    if last is None:
+        return ""
+    return last["detail"] or f"HTTP {last['status_code']} in {last['duration_ms']:.0f} ms"
+
+
+def _widths(columns: Columns) -> list[int]:
+    return [max(cell_len(head), *(one.cell_len for one in of)) for head, of in columns.items()]
+
+
+def _print_table(console: Console, columns: Columns) -> None:
+    """The columns side by side, in lines that end where their text ends.
+
+    A terminal that is too narrow breaks them itself, so that nothing is cut.
+    """
+    widths = _widths(columns)
+    heads = [Text(head, "bold") for head in columns]
+    for cells in (heads, *zip(*columns.values(), strict=True)):
+        line = Text(_GAP).join(
+            Text.assemble(cell, " " * (width - cell.cell_len))
+            for cell, width in zip(cells, widths, strict=True)
         )
-    console.print(table)
+        line.rstrip()
+        console.print(line, soft_wrap=True)
 
 
 def _status(status: str, *, vanished: bool = False) -> Text:
@@ -195,7 +255,12 @@ def _ago(moment: datetime | None, now: datetime) -> str:
 
 
 def _span(seconds: float) -> str:
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
+    """As settings have durations, by the two largest units: ``1m``, ``2h5m``, ``6.3s``."""
+    whole = round(seconds)
+    for size, unit, smaller, name in (
+        (86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s"),
+    ):  # fmt: skip
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size}{unit}" + (f"{rest}{name}" if rest else "")
+    return f"{seconds:.1f}s" if seconds < 10 else f"{whole}s"

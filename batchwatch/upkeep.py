@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -112,5 +113,7 @@ def _at_its_border(job: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable
             await job()
         except StoreError as error:
             log.warning("upkeep.failed", job=job.__name__, reason=str(error))
+        except asyncio.CancelledError:
+            log.debug("upkeep.cancelled", job=job.__name__)  # APScheduler would print a traceback
 
     return run

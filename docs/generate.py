@@ -116,9 +116,11 @@ def commands() -> str:
             words = ", ".join(f"`{one}`" for one in parameter.opts)
             if parameter.param_type_name == "argument":
                 words = f"`{parameter.metavar or parameter.human_readable_name}`"
-            rows.append(f"| {words} | {getattr(parameter, 'help', None) or ''} |")
+            given = parameter.default
+            default = "" if given is None or isinstance(given, bool) else f"`{given}`"
+            rows.append(f"| {words} | {default} | {getattr(parameter, 'help', None) or ''} |")
         if rows:
-            lines += ["| Option | Meaning |", "|---|---|", *rows, ""]
+            lines += ["| Option | Default | Meaning |", "|---|---|---|", *rows, ""]
     return "\n".join(lines).rstrip()
 
 

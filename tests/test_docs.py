@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from batchwatch.domain.batch import CANCELLED, COMPLETED, FAILED, RUNNING, FileOutcome, Status
 from batchwatch.domain.event import EVENT_TYPES, MEANINGS, WATCH_FAILING, Event, watch_event
 from batchwatch.settings import EVENT_TYPES as SETTINGS_EVENT_TYPES
+from batchwatch.settings.events import NOT_SENT_YET
 from tests.support.builders import WATCH, a_batch, a_recorder, a_sighting, at
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +35,13 @@ def test_what_is_made_from_the_code_is_not_stale() -> None:
 def test_the_settings_know_the_events_of_the_domain() -> None:
     """The settings may not import the domain, so they keep a list of their own."""
     assert EVENT_TYPES == SETTINGS_EVENT_TYPES
+    assert set(MEANINGS) <= set(EVENT_TYPES) - NOT_SENT_YET
+
+
+@pytest.mark.parametrize("type_", sorted(NOT_SENT_YET))
+def test_no_page_shows_how_to_choose_an_event_that_is_not_sent(type_: str) -> None:
+    """Whoever copies it would wait for nothing."""
+    assert type_ not in (ROOT / "docs" / "configuration.md").read_text()
 
 
 def events() -> list[Event]:

@@ -23,6 +23,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from batchwatch.settings import load, parse_duration
+from batchwatch.settings.review import warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -242,54 +243,146 @@ async def health_check(listen: str) -> int:
 # ------------------------------------------------------------------------------------ deploy
 
 
-def compose() -> dict[str, Any]:
-    """deploy/compose.yaml, merges resolved."""
-    loaded: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
+COMPOSE_FILES = ("compose.yaml", "compose.live.yaml")
+
+
+def compose(file: str) -> dict[str, Any]:
+    """A compose file in deploy/, merges resolved."""
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / file).read_text())
     return loaded
 
 
-@pytest.mark.parametrize("service", sorted(compose()["services"]))
-def test_every_service_of_the_compose_file_can_change_nothing_but_its_data(service: str) -> None:
+def in_the_guide(language: str) -> list[str]:
+    """What stands in deploy/README.md to be copied."""
+    text = (ROOT / "deploy" / "README.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [*((ROOT / "deploy" / file).read_text() for file in COMPOSE_FILES), *in_the_guide("yaml")],
+)
+def test_what_compose_is_given_fits_its_schema(text: str, tmp_path: Path) -> None:
+    """Whole files, and those that the guide shows."""
+    file = tmp_path / "compose.yaml"
+    file.write_text(text)
+    checker = Path(sys.executable).parent / "check-jsonschema"
+    done = subprocess.run(
+        [checker, "--builtin-schema", "vendor.compose-spec", file],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert 0 == done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("file", COMPOSE_FILES)
+def test_every_secret_of_a_service_is_one_of_the_file(file: str) -> None:
+    """Compose refuses others, and what is at the top alone reaches nobody."""
+    given = compose(file)
+    used = {one for service in given["services"].values() for one in service.get("secrets", ())}
+
+    assert set(given["secrets"]) == used
+    assert {f"secrets/{name}" for name in used} == {
+        one["file"] for one in given["secrets"].values()
+    }
+
+
+def test_what_is_simulated_has_a_store_of_its_own() -> None:
+    """The real LlamaCloud would not know its batches, and people would hear that they vanished."""
+    assert len(COMPOSE_FILES) == len({compose(file)["name"] for file in COMPOSE_FILES})
+
+
+def test_the_files_and_commands_of_the_guide_exist() -> None:
+    """Whoever follows it is not left standing."""
+    known = (ROOT / "docs" / "cli.md").read_text()
+    commands = "".join(in_the_guide("sh"))
+
+    for command in re.findall(r"(?:run --rm batchwatch|batchwatch batchwatch) (\w+)", commands):
+        assert f"### `batchwatch {command}`" in known
+    for file in re.findall(r"deploy/[\w.]+\.(?:yaml|service)", commands):
+        assert (ROOT / file).exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "service"),
+    [(file, service) for file in COMPOSE_FILES for service in sorted(compose(file)["services"])],
+)
+def test_every_service_of_a_compose_file_can_change_nothing_but_its_data(
+    file: str, service: str
+) -> None:
     """A hole in what faces the network stays small."""
-    given = compose()["services"][service]
+    given = compose(file)["services"][service]
 
     assert True is given["read_only"]
     assert ["ALL"] == given["cap_drop"]
     assert ["no-new-privileges:true"] == given["security_opt"]
 
 
-def composed() -> tuple[dict[str, str], str]:
+def composed(file: str, secrets: Path) -> tuple[dict[str, str], str]:
     """The daemon's environment under Compose, and how long it is given to stop."""
     (of_the_image,) = [rest for name, rest in instructions(stage=-1) if name == "ENV"]
-    daemon = compose()["services"]["batchwatch"]
-    environ = dict(pair.split("=", 1) for pair in of_the_image.split()) | daemon["environment"]
+    daemon = compose(file)["services"]["batchwatch"]
+    given = dict(pair.split("=", 1) for pair in of_the_image.split()) | daemon["environment"]
+    environ = {
+        name: re.sub(r"\$\{\w+:[-?].*\}", "", value).replace("/run/secrets", str(secrets))
+        for name, value in given.items()
+    }
     return environ, daemon["stop_grace_period"]
 
 
-def under_systemd() -> tuple[dict[str, str], str]:
-    """The daemon's environment as a unit, and how long it is given to stop."""
+def under_systemd(_: str, secrets: Path) -> tuple[dict[str, str], str]:
+    """The daemon's environment as a unit, and how long it is given to stop.
+
+    https://www.freedesktop.org/software/systemd/man/latest/systemd.exec.html#Credentials: what is
+    loaded from a folder is called by the id of that folder, and the name of the file.
+    """
     unit = (ROOT / "deploy" / "batchwatch.service").read_text()
     pairs = " ".join(re.findall(r"^Environment=(.*)$", unit, flags=re.MULTILINE)).split()
     (patience,) = re.findall(r"^TimeoutStopSec=(.*)$", unit, flags=re.MULTILINE)
-    return dict(pair.split("=", 1) for pair in pairs), patience
+    credentials = secrets / "credentials"
+    credentials.mkdir()
+    for name, source in re.findall(r"^LoadCredential=(.*):(.*)$", unit, flags=re.MULTILINE):
+        for secret in secrets.glob("*") if source == "/etc/batchwatch/secrets" else ():
+            if secret.is_file() and secret.name != "llama_cloud_api_key":
+                shutil.copy(secret, credentials / f"{name}_{secret.name}")
+        if source == "/etc/batchwatch/llama_cloud_api_key":
+            shutil.copy(secrets / "llama_cloud_api_key", credentials / name)
+    environ = dict(pair.split("=", 1) for pair in pairs)
+    return {
+        name: value.replace("%d", str(credentials)).replace("%S", "/var/lib")
+        for name, value in environ.items()
+    }, patience
 
 
-@pytest.mark.parametrize("deployed", [composed, under_systemd])
+@pytest.mark.parametrize(
+    ("deployed", "file"),
+    [(composed, "compose.yaml"), (composed, "compose.live.yaml"), (under_systemd, "")],
+)
 def test_a_deployment_with_its_secrets_and_a_url_is_all_that_the_daemon_needs(
-    deployed: Callable[[], tuple[dict[str, str], str]], tmp_path: Path
+    deployed: Callable[[str, Path], tuple[dict[str, str], str]], file: str, tmp_path: Path
 ) -> None:
     """It starts without a complaint about any setting, and may drain before it is killed."""
-    given, patience = deployed()
     for secret in ("llama_cloud_api_key", "webhook_secret"):
         (tmp_path / secret).write_text(f"whsec_{'A' * 44}\n")
-    environ = {
-        name: re.sub("^(/run/secrets|%d)", str(tmp_path), value).replace("%S", "/var/lib")
-        for name, value in given.items()
-    }
+    environ, patience = deployed(file, tmp_path)
 
     settings = load(environ=environ | {"BATCHWATCH_WEBHOOK_URL": "https://receiver.example/"})
 
     assert parse_duration(patience) > settings.shutdown_grace
+    # Between two containers of one network there is no TLS; the way out has it.
+    assert ("http://simulator" in str(environ)) == bool(warnings(settings))
+
+
+def test_a_unit_for_slack_alone_needs_no_secret_of_a_webhook(tmp_path: Path) -> None:
+    """What is not in the folder is not missed."""
+    (tmp_path / "llama_cloud_api_key").write_text("llx-key")
+    (tmp_path / "slack_webhook_url").write_text("https://hooks.slack.com/services/T0/B0/x")
+
+    environ, _ = under_systemd("", tmp_path)
+
+    assert ["slack"] == list(load(environ=environ).endpoints)
 
 
 # -------------------------------------------------------------------------------------- make

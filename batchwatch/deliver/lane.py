@@ -58,7 +58,7 @@ class Lane:
         self._enough = 0  # at hand; with more, nothing is claimed
         self._freed = asyncio.Event()
         self._lease = LEASE_MARGIN + 3 * endpoint.timeout
-        self._takes = 0.0  # seconds that a try takes, on average of the last ones
+        self._takes = endpoint.timeout  # seconds that a try takes, on average of the last ones
         self._next_slot = 0.0  # monotonic; when the rate limit lets the next one go
         self._paused_until = 0.0  # monotonic; the receiver asked for it
         self._breaker = Breaker()
@@ -193,7 +193,9 @@ class Lane:
                 continue
             self._breaker.began()
             self._sending += 1
+            begun = self._clock.monotonic()
             settled = await self._try(delivery)
+            self._takes += (self._clock.monotonic() - begun - self._takes) / 8
             self._sending -= 1
             self._judge(settled.attempt)
             self._tell(settled)
@@ -247,7 +249,6 @@ class Lane:
     def _judge(self, attempt: Attempt) -> None:
         """Draw from a try what it says of the endpoint."""
         now = self._clock.monotonic()
-        self._takes += (attempt.duration - self._takes) / 8
         failure = attempt.failure
         if failure is Failure.RATE_LIMITED and attempt.retry_after:
             # The limit is the receiver's, not this delivery's: the others wait as well.

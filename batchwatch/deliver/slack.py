@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -91,6 +92,8 @@ def message(envelope: dict[str, Any]) -> dict[str, Any]:
     else:
         reason = " ".join(str(data.get("reason") or "").split())
         lines = [_escape(reason, limit=_REASON_LIMIT)]
+        if type_ == "watch.recovered":
+            lines = _all_clear(data, reason)
     sections = ["\n".join(line for line in lines if line), _failures(results)]
     summary = f"{headline}: {batch['id']}" if batch else headline
     if files := _files(results):
@@ -133,13 +136,22 @@ def _batch_lines(data: dict[str, Any]) -> list[str]:
     moved = f"{_escape(previous)} → *{_escape(status)}*" if previous else f"*{_escape(status)}*"
     lasted = sum((data.get("durations") or {}).values())
     if lasted:
-        moved += f" after {duration(lasted)}"
+        moved += f", {duration(lasted)} after it was first seen"
     lines.append(moved)
     results = data.get("results") or {}
     if files := _files(results):
         lines.append(files)
     elif results.get("state") == "pending":
         lines.append("LlamaCloud has not given the results yet.")
+    return lines
+
+
+def _all_clear(data: dict[str, Any], reason: str) -> list[str]:
+    """How long it lasted, and what it was, in words that are no alarm any more."""
+    since, until = (datetime.fromisoformat(data[name]) for name in ("since", "observed_at"))
+    lines = [f"It lasted {duration(max(0.0, (until - since).total_seconds()))}."]
+    if reason:
+        lines.append(_escape(f"It was: {reason}", limit=_REASON_LIMIT))
     return lines
 
 

@@ -38,7 +38,7 @@ from batchwatch.demo.plain import Plain
 from batchwatch.demo.scene import Scene
 from batchwatch.demo.screen import Screen
 from batchwatch.demo.stage import Ending, set_up
-from batchwatch.demo.summary import summary
+from batchwatch.demo.summary import so_far, summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,6 +90,7 @@ async def run(  # noqa: PLR0913  # the options of the command
             )
         except ChildDied as death:
             if stop.is_set():  # it died of the same Ctrl-C
+                console.print(so_far(scene), soft_wrap=True)
                 return INTERRUPTED
             console.print(Text.assemble(("✗ ", "bold red"), f"{death}. Its last words:"))
             for line in death.last_words:
@@ -112,9 +113,10 @@ async def _perform(  # noqa: PLR0913
             view.refresh()
             stage = await stack.enter_async_context(set_up(scene, folder=folder, speed=speed))
             ending = await stage.play(view, stop)
-            if ending is Ending.INTERRUPTED:
-                return INTERRUPTED
-            verdict = await stage.verdict(ending)
+            verdict = None if ending is Ending.INTERRUPTED else await stage.verdict(ending)
+        if verdict is None:
+            console.print(so_far(scene), soft_wrap=True)
+            return INTERRUPTED
         console.print()
         console.print(_heading(scene))
         for part in summary(verdict, kills=scene.kills):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 WIDE: Final = 126  # columns, from which Slack has a pane beside the webhooks
 NARROW: Final = 64  # columns, under which only the batches fit
+_ROOMY: Final = 12  # lines, from which the legend may have two
 _KEPT: Final = 200  # arrivals; no terminal is higher
 _SCALES: Final = (12, 24, 60, 120, 600, 3_600, 6 * 3_600, 24 * 3_600)  # seconds to a lifeline
 
@@ -56,11 +57,12 @@ class Screen:
         width = options.max_width
         height = options.height or options.max_height
         self._gather()
-        room = max(0, height - 4)  # two lines above and two below
+        legend = _legend(width, lines=2 if height >= _ROOMY else 1)
+        room = max(0, height - 3 - len(legend))  # two lines above, and the last one
         yield self._top(width)
         yield Text()
         yield from self._body(width, room)
-        yield _legend(width)
+        yield from legend
         yield self._bottom(width)
 
     def _gather(self) -> None:
@@ -95,30 +97,36 @@ class Screen:
 
     def _top(self, width: int) -> Text:
         scene = self._scene
-        name = Text.assemble(
-            (" batchwatch", "bold"), " demo", (f"  {scene.scenario} · seed {scene.seed}", "dim")
-        )
-        if scene.chaos:
-            name.append(" · chaos", "bold red")
+        name = Text.assemble((" batchwatch", "bold"), " demo")
+        details = [
+            Text(f"  {scene.scenario}", "dim"),
+            Text(" · chaos" if scene.chaos else "", "bold red"),
+            Text(f" · seed {scene.seed}", "dim"),
+        ]
         state = Text.assemble(("daemon ", "dim"), (scene.daemon, _daemon_style(scene.daemon)))
         if scene.kills:
             state.append(f" · killed {counted(scene.kills, 'time')}", "red")
-        return _apart(name, state.append(" "), width)
+        state.append(" ")
+        room = width - name.cell_len - state.cell_len - 1
+        return _apart(Text.assemble(name, *_fitting(details, room)), state, width)
 
     def _bottom(self, width: int) -> Text:
         scene = self._scene
         arrived = len(scene.receipts)
         bad = sum(one.answer is Answer.UNVERIFIED for one in scene.receipts)
         verified = (f"{bad} not verified", "bold red") if bad else ("all verified", "green")
+        way_out = Text("Ctrl-C ends ", "dim")
+        between = Text(" · ", "dim")
         parts = [
-            Text(f" {scene.elapsed:.1f} s"),
-            Text(f"{scene.over} of {len(scene.lives)} over"),
-            Text(counted(arrived, "webhook")) + (Text.assemble(", ", verified) if arrived else ""),
-            Text(f"{scene.messages} Slack"),
+            Text(f" {scene.over} of {len(scene.lives)} over"),
+            between + Text(counted(arrived, "webhook")),
+            Text.assemble(", ", verified) if arrived else Text(),
+            between + Text(f"{scene.messages} Slack"),
+            between + Text(f"{scene.elapsed:.1f} s"),
+            between + Text(counted(scene.repeats, "repeat"), "yellow") if scene.repeats else Text(),
         ]
-        if scene.repeats:
-            parts.append(Text(counted(scene.repeats, "repeat"), "yellow"))
-        return _apart(Text(" · ", "dim").join(parts), Text("Ctrl-C ends ", "dim"), width)
+        room = width - way_out.cell_len - 1
+        return _apart(Text().join(_fitting(parts, room)), way_out, width)
 
     def _batches(self, width: int, height: int) -> Lines:
         lives = list(self._scene.lives.values())
@@ -152,7 +160,9 @@ class Screen:
         return lines
 
     def _slack(self, width: int, height: int) -> Lines:
-        title = _title("Slack", counted(self._scene.messages, "message"), width)
+        arrived, taken = len(self._scene.posts), self._scene.messages
+        refused = f", {taken} taken" if taken < arrived else ""
+        title = _title("Slack", f"{arrived} arrived{refused}", width)
         feed: Lines = []
         for post in reversed(self._posts):
             if len(feed) >= height:
@@ -216,11 +226,30 @@ def _card(post: Post, width: int) -> Lines:
     return [Text.assemble(bar, " ", _cut(line, width - 3)) for line in lines]
 
 
-def _legend(width: int) -> Text:
+def _legend(width: int, *, lines: int) -> Lines:
+    """What the signs mean, in as few lines as it fits into, and in at most so many."""
     signs = [Text.assemble((sign(one), colour(one)), f" {one.lower()}") for one in COLOURS]
     signs.append(Text.assemble(("✓", "green"), " told"))
-    legend = Text("  ", "dim").join(signs)
-    return _cut(Text.assemble(" ", legend, style="dim"), width)
+    whole = _joined(signs)
+    if whole.cell_len <= width or lines == 1:
+        return [_cut(whole, width)]
+    half = (len(signs) + 1) // 2
+    return [_cut(_joined(part), width) for part in (signs[:half], signs[half:])]
+
+
+def _joined(signs: Lines) -> Text:
+    return Text.assemble(" ", Text("  ").join(signs), style="dim")
+
+
+def _fitting(parts: Lines, room: int) -> Lines:
+    """The first of ``parts``, which count most, as far as there is room for them."""
+    taken: Lines = []
+    for part in parts:
+        room -= part.cell_len
+        if room < 0:
+            break
+        taken.append(part)
+    return taken
 
 
 def _title(name: str, remark: str, width: int) -> Text:

@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from batchwatch.demo.evidence import Answer
 from batchwatch.demo.look import counted
 from batchwatch.demo.verdict import Kind
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from batchwatch.demo.scene import Scene
     from batchwatch.demo.verdict import Verdict
 
 FAULTS_SHOWN: Final = 12
@@ -48,6 +50,19 @@ def summary(verdict: Verdict, *, kills: int) -> Iterator[RenderableType]:
         yield Text(f"   … and {more:,} more", "dim")
 
 
+def so_far(scene: Scene) -> Text:
+    """One line for a demo that was stopped: what was seen until then, without a verdict."""
+    bad = sum(one.answer is Answer.UNVERIFIED for one in scene.receipts)
+    verified = f"{bad} of them not verified" if bad else "all verified"
+    received = counted(len(scene.receipts), "webhook")
+    parts = [
+        f"{scene.over} of {counted(len(scene.lives), 'batch', 'batches')} over",
+        f"{received}, {verified}" if scene.receipts else received,
+        counted(scene.messages, "Slack message"),
+    ]
+    return Text(f" Stopped after {scene.elapsed:.1f} s: {'; '.join(parts)}. Nothing was judged.")
+
+
 _Row = tuple[str, int, str, str]
 
 
@@ -55,7 +70,7 @@ def _truth(verdict: Verdict, kills: int) -> Iterator[_Row]:
     still = verdict.batches - verdict.over
     yield "Batches", verdict.batches, f"{still:,} of them not over yet" if still else "", ""
     yield "Transitions in truth", verdict.transitions, "from the simulator's own history", ""
-    unseen = "between two polls, or in answers that broke"
+    unseen = "between two polls, or in an answer cut short"
     yield "  never shown", verdict.never_shown, unseen, ""
     if kills or verdict.missed:
         excuse = "the daemon died over it" if kills else "without a time to prove it new"
@@ -65,7 +80,7 @@ def _truth(verdict: Verdict, kills: int) -> Iterator[_Row]:
 
 
 def _arrivals(verdict: Verdict) -> Iterator[_Row]:
-    yield "Notifications received", verdict.notified, "different ones, taken", ""
+    yield "Notifications received", verdict.notified, "answered with 200, each id counted once", ""
     remark = "under the same webhook-id, as promised"
     if verdict.asked_for:
         remark = f"same webhook-id; {verdict.asked_for:,} after a bad answer"

@@ -30,7 +30,7 @@ NORTH_AMERICA: Final = "https://api.cloud.llamaindex.ai"
 EUROPE: Final = "https://api.cloud.eu.llamaindex.ai"
 
 _BASE_URL: Final = "LLAMA_CLOUD_BASE_URL"
-_GOES_ON: Final = "batchwatch goes on trying by itself"
+GOES_ON: Final = "batchwatch goes on trying by itself"
 _DETAIL: Final = 400  # characters of upstream's words that are kept
 _SHOWN: Final = 160  # characters of a body that is no JSON, in a message
 _WORTH_RETRYING: Final = frozenset({408, 409, 429})
@@ -101,7 +101,7 @@ def _meaning(asked: Asked, status: int) -> tuple[type[CloudError], str, str]:
         return (
             PaymentRequired,
             "the account's credits or plan do not cover this",
-            f"Add credits or change the plan in LlamaCloud; {_GOES_ON}.",
+            f"Add credits or change the plan in LlamaCloud; {GOES_ON}.",
         )
     if status == 404:
         return (
@@ -125,7 +125,7 @@ def _meaning(asked: Asked, status: int) -> tuple[type[CloudError], str, str]:
         return (
             ServerFault,
             "a fault on LlamaCloud's side, or of a proxy before it",
-            f"There is nothing to mend here; {_GOES_ON}.",
+            f"There is nothing to mend here; {GOES_ON}.",
         )
     return (
         Rejected,
@@ -200,7 +200,7 @@ def unreachable(asked: Asked, error: BaseException, status: int | None = None) -
     return Unreachable(
         what,
         where=asked.where,
-        what_to_do=f"{what_to_do}; {_GOES_ON}.",
+        what_to_do=f"{what_to_do}; {GOES_ON}.",
         status=status,
         # A certificate is as wrong a second later.
         transient=not isinstance(error, aiohttp.ClientConnectorCertificateError),

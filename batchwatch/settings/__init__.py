@@ -69,7 +69,9 @@ def load(
     reading = Reading()
     reading.read_all(environ, {**arguments, "config": config})
     problems = list(reading.problems)
-    if for_run and reading.is_whole:
+    if not reading.is_whole:
+        raise SettingsError(problems)  # what seems to be missing may stand in what is unreadable
+    if for_run:
         problems += reading.named(unready(reading.tried))
     try:
         settings = Settings.from_layers(reading.layers, reading.origins)

@@ -109,7 +109,8 @@ class Settings(BaseSettings):
     )
     poll_interval: Annotated[float, POLL_INTERVAL] = Field(
         default=15.0,
-        description="How often to look while batches are active.",
+        description="How often to look while batches are active. While none is, it is four times "
+        "as long, but not longer than a minute unless this is.",
     )
     lookback: Annotated[float, LOOKBACK] = Field(
         default=24 * 3600.0,
@@ -139,14 +140,14 @@ class Settings(BaseSettings):
     )
     listen: Annotated[Address, Listen()] = Field(
         default=Address("127.0.0.1", 8080),
-        description="Where API, dashboard, metrics and health are served; port 0 takes any free "
-        "one. Anything but loopback needs an api_token.",
+        description="Where health and metrics are served; port 0 takes any free one. Anything but "
+        "loopback needs an api_token.",
     )
     api_token: Annotated[
         SecretStr | None, Key(minimum=16, fix="Make one with: openssl rand -hex 32")
     ] = Field(
         default=None,
-        description="What callers of the API must send as a bearer token.",
+        description="What must be sent as a bearer token to read the metrics.",
     )
     log_format: Annotated[Literal["auto", "console", "json"], Choice("auto", "console", "json")] = (
         Field(

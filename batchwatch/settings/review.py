@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from batchwatch.settings.events import is_sent
 from batchwatch.settings.model import INHERITED, Settings
 from batchwatch.settings.names import key, variable
 from batchwatch.settings.parts import WebhookSettings
@@ -31,11 +32,16 @@ _SHORTCUTS: dict[Path, Path] = {
 
 
 class Line(NamedTuple):
-    """One setting: its key, its value with secrets hidden, and where that came from."""
+    """One setting: its key, its value with secrets hidden, and where that came from.
+
+    ``was_set`` is false for a default, and for what is inherited from a
+    setting that has a line of its own.
+    """
 
     key: str
     value: str
     origin: str
+    was_set: bool
 
     def __str__(self) -> str:
         return f"{self.key} = {self.value} ({self.origin})"
@@ -44,7 +50,12 @@ class Line(NamedTuple):
 def describe(given: Settings) -> tuple[Line, ...]:
     """Return every setting that is in force, in the order of the documentation."""
     return tuple(
-        Line(key(path), _shown(setting.kind.show, value), _origin(given, path))
+        Line(
+            key(path),
+            _shown(setting.kind.show, value),
+            _origin(given, path),
+            was_set=path in given.origins,
+        )
         for pattern, setting in settings().items()
         for path, value in _values(given, pattern)
     )
@@ -52,7 +63,7 @@ def describe(given: Settings) -> tuple[Line, ...]:
 
 def warnings(given: Settings) -> tuple[str, ...]:
     """Return what is allowed but probably not meant, each with the way out."""
-    return (*_about_watches(given), *_about_endpoints(given))
+    return (*_about_watches(given), *_about_endpoints(given), *_about_routes(given))
 
 
 def expired(given: Settings, *, now: datetime) -> Iterator[Problem]:
@@ -127,7 +138,7 @@ def _about_endpoints(given: Settings) -> Iterator[str]:
                 f"Use https:// unless the way there is safe."
             )
         if isinstance(endpoint, WebhookSettings):
-            yield from _about_secrets(name, endpoint.secret)
+            yield from _about_secrets(given, name, endpoint.secret)
         if not endpoint.tls_verify:
             yield (
                 f"endpoints.{name} has tls_verify set to false: whoever is on the way can pose as "
@@ -143,11 +154,11 @@ def _about_endpoints(given: Settings) -> Iterator[str]:
         yield f"{secret} has no effect without {url}; other endpoints have their own."
 
 
-def _about_secrets(name: str, secrets: Sequence[SigningSecret]) -> Iterator[str]:
+def _about_secrets(given: Settings, name: str, secrets: Sequence[SigningSecret]) -> Iterator[str]:
     if not secrets:
         yield (
             f"endpoints.{name} has no secret, so its receiver cannot tell our messages "
-            f"from others'. Set one, such as {variable(('webhook_secret',))}."
+            f"from others'. Set {_secret_of(given, name)}."
         )
     elif last := _last(secrets):
         yield (
@@ -160,6 +171,24 @@ def _last(secrets: Sequence[SigningSecret]) -> datetime | None:
     """Return when the last of ``secrets`` expires, or None if one never does."""
     ends = [one.expires_at for one in secrets]
     return None if None in ends else max(end for end in ends if end is not None)
+
+
+def _about_routes(given: Settings) -> Iterator[str]:
+    for name, route in given.routes.items():
+        if unsent := [pattern for pattern in route.events if not is_sent(pattern)]:
+            yield (
+                f"routes.{name} names {', '.join(unsent)}: no such event is sent by this version. "
+                f"Leave it for a later one, or name another."
+            )
+
+
+def _secret_of(given: Settings, endpoint: str) -> str:
+    """How the secret of ``endpoint`` is set: by its shortcut, its variable, or in the file."""
+    path: Path = ("endpoints", endpoint, "secret")
+    if endpoint == "webhook" and given.webhook_url:
+        path = ("webhook_secret",)
+    # No shell sets a variable with a hyphen, and two underscores would part the name.
+    return key(path) if "-" in endpoint or "__" in endpoint else variable(path)
 
 
 def _is_open(url: str) -> bool:

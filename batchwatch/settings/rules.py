@@ -98,7 +98,7 @@ def _open_door(given: Given) -> Iterator[Problem]:
         yield Problem(
             variable(("listen",)),
             given=f"{address}, and no {variable(('api_token',))}",
-            expected="a loopback address such as 127.0.0.1:8080, unless a token guards the API",
+            expected="a loopback address such as 127.0.0.1:8080, unless a token guards the metrics",
             fix=f"Set {variable(('api_token',))}; make one with: openssl rand -hex 32",
             path=("listen",),
         )

@@ -21,7 +21,7 @@ from batchwatch.settings.files import UnreadableError, read_secret, read_text
 from batchwatch.settings.kinds import Location
 from batchwatch.settings.model import default_data_dir
 from batchwatch.settings.names import PREFIX, Origin, key, path_of, variable, variables
-from batchwatch.settings.problems import Invalid, Problem, shown, without_secrets
+from batchwatch.settings.problems import Invalid, Problem, nearest, shown, without_secrets
 from batchwatch.settings.table import (
     GROUPS,
     ONLY_VARIABLES,
@@ -320,7 +320,27 @@ class Reading:
         for problem in problems:
             # An entry that is wrong as a whole lacks all its settings, which goes without saying.
             if problem.path not in told and problem.path[:2] not in told:
-                yield replace(problem, name=self._name(problem.path))
+                yield replace(self._explained(problem), name=self._name(problem.path))
+
+    def _explained(self, problem: Problem) -> Problem:
+        """Say of what an entry lacks which variable made that entry, and what it may have meant.
+
+        A slip in a name is no unknown setting: it makes another entry.
+        """
+        path = problem.path
+        if problem.given != "nothing" or len(path) != 3 or path[0] not in GROUPS:
+            return problem
+        makers = [one for made, one in self.origins.items() if made[:2] == path[:2]]
+        if not makers or any(one.place.startswith(f"{self._file_name}, ") for one in makers):
+            return problem  # it stands in the file in full, where a slip is seen
+        others = {one[1] for one in self.tried if len(one) > 2 and one[0] == path[0]} - {path[1]}
+        near = nearest(path[1], sorted(others))
+        kind = path[0].removesuffix("es" if path[0] == "watches" else "s")
+        return replace(
+            problem,
+            given=f"nothing, while {makers[0]} makes the {kind} {path[1]}",
+            fix=f"Did you mean {near}? If not, set it." if near else problem.fix,
+        )
 
 
 def _hidden(value: object) -> object:

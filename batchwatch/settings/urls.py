@@ -282,16 +282,24 @@ def is_loopback(host: str) -> bool:
 
 
 def _split(text: str) -> SplitResult:
+    """Take a URL apart; raise `Invalid` with a reason that shows nothing of it."""
     # before urlsplit, which drops line breaks in silence
     if " " in text or not text.isprintable():
         raise Invalid("with white space or a control character in it")
+    if "://" not in text:
+        raise Invalid("without http:// or https:// before it", fix="Write https:// before it.")
     try:
         url = urlsplit(text)
+    except ValueError:
+        raise Invalid("with a host that is none") from None
+    if url.scheme not in {"http", "https"}:
+        raise Invalid("whose scheme is neither http nor https")
+    try:
         url.port  # noqa: B018 - raises for a port that is none
     except ValueError:
-        raise Invalid from None
-    if url.scheme not in {"http", "https"} or not url.hostname:
-        raise Invalid
+        raise Invalid(f"with a port that is no number up to {_LARGEST_PORT}") from None
+    if not url.hostname:
+        raise Invalid("without a host")
     return url
 
 

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import functools
 import os
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from batchwatch.store import driver, schema
-from batchwatch.store.errors import SchemaTooNew, StoreInUse, StoreUnusable, translate
+from batchwatch.store.errors import (
+    SchemaTooNew,
+    SchemaTooOld,
+    StoreInUse,
+    StoreUnusable,
+    translate,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -89,22 +97,21 @@ class Database:
 
         ``exclusive`` is for the daemon: it takes the file's lock for as long
         as the store is open. Without it the store is for reading only, beside
-        a running daemon.
+        a running daemon, and nothing is written: no file is made, and rights
+        to read are enough.
 
         Raises :class:`~batchwatch.store.errors.StoreError` with what to do.
         """
         parsed = sa.make_url(url)
-        where = parsed.render_as_string(hide_password=True)
-        path = None
-        if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
-            path = Path(str(parsed.database))
-            where = str(path)
+        path = file_of(url)
+        where = parsed.render_as_string(hide_password=True) if path is None else str(path)
         lock = None
         if path is not None:
             if exclusive:
                 lock = _take_lock(path)
-            elif not path.exists():
-                raise StoreUnusable(f"{where}: there is no store yet; has the daemon ever run?")
+                _make_private(path)
+            else:
+                parsed = _read_only(parsed, path)
         database = cls(*_engines(parsed), where=where)
         database._lock = lock
         try:
@@ -284,11 +291,13 @@ class Database:
                 f"{self.where}: its schema is {found}, this batchwatch knows {schema.HEAD}: "
                 "a newer version has been here; run that one"
             )
-        if not may_write:
+        if found is None and tables:
             raise StoreUnusable(
-                f"{self.where}: its schema is not up to date; start the daemon once"
+                f"{self.where}: this is a database of something else; name another one"
             )
-        if found is None and not tables:
+        if not may_write:
+            raise SchemaTooOld(f"{self.where}: its schema is not up to date; start the daemon once")
+        if found is None:
             async with self.write() as connection:
                 await connection.run_sync(schema.metadata.create_all)
                 await connection.execute(
@@ -298,10 +307,6 @@ class Database:
                     sa.text("INSERT INTO alembic_version VALUES (:head)"), {"head": schema.HEAD}
                 )
             return
-        if found is None:
-            raise StoreUnusable(
-                f"{self.where}: this is a database of something else; name another one"
-            )
         from batchwatch.store.migrations import upgrade  # noqa: PLC0415  # slow to import, and rare
 
         async with self.write() as connection:
@@ -330,6 +335,8 @@ def _sqlite(url: sa.URL, synchronous: str, *, size: int) -> AsyncEngine:
         pool_use_lifo=True,  # a connection that was just used has its pages at hand
         pool_reset_on_return=None,  # readers hold no transaction, and writers end theirs themselves
     )
+    # The way to keep a journal is written in the file, and a reader may not write.
+    pragmas = _PRAGMAS[1:] if "mode" in url.query else _PRAGMAS
 
     @sa.event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
@@ -337,7 +344,7 @@ def _sqlite(url: sa.URL, synchronous: str, *, size: int) -> AsyncEngine:
             # The driver must not begin transactions by itself; see `begin` below.
             connection.isolation_level = None
             cursor = connection.cursor()
-            for pragma in (*_PRAGMAS, f"PRAGMA synchronous = {synchronous}"):
+            for pragma in (*pragmas, f"PRAGMA synchronous = {synchronous}"):
                 cursor.execute(pragma)
             cursor.close()
         except BaseException:
@@ -364,17 +371,104 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _take_lock(path: Path) -> int:
-    """Lock the store for this process; the kernel lets go of it however the process ends."""
-    name = path.with_name(path.name + ".lock")
+def file_of(url: str) -> Path | None:
+    """The file of the store at ``url``, or None if it is in none."""
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
+        return None
+    return Path(str(parsed.database))
+
+
+def check_writable(path: Path) -> bool:
+    """Raise :class:`StoreUnusable` if a daemon of this user could not write the store at ``path``.
+
+    Nothing is made or opened for it: it goes by the rights of the file and
+    its folder, or of the folder in which they would be made. Returns whether
+    there is a file already.
+    """
+    there = path.absolute()
+    while not os.path.exists(there):  # noqa: PTH110  # Path's own raises where nobody may look
+        there = there.parent
+    is_made = there == path.absolute()
+    folder = there.parent if is_made else there
+    if not folder.is_dir():
+        raise _unwritable(path, os.strerror(errno.ENOTDIR))
+    rights = [(folder, os.W_OK | os.X_OK), *([(there, os.R_OK | os.W_OK)] if is_made else [])]
+    if not all(os.access(one, right, effective_ids=True) for one, right in rights):
+        raise _unwritable(path, os.strerror(errno.EACCES))
+    return is_made
+
+
+def _unwritable(path: Path, reason: str | None) -> StoreUnusable:
+    return StoreUnusable(
+        f"{path}: cannot be opened for writing ({reason}): "
+        "check BATCHWATCH_DATA_DIR, and that the folder is writable for this user"
+    )
+
+
+def holder_of(path: Path) -> str | None:
+    """The process that holds the store at ``path``, empty if it is not known; None if none does.
+
+    Makes no file, and keeps no lock.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(_beside(path, ".lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+    finally:
+        os.close(lock)
+    return None
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _make_private(path: Path) -> None:
+    """Make the file of a new store for its user alone; SQLite's files beside it follow it."""
+    with contextlib.suppress(OSError):  # it is there; or SQLite will say why it cannot be
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def _read_only(url: sa.URL, path: Path) -> sa.URL:
+    """The URL that opens the store at ``path`` for reading, even in a folder that is read-only.
+
+    A log beside it means that somebody has it open, or was killed: then it
+    is read with it. Without one all is in the file, which is read as it lies;
+    SQLite would make a log first, and could not, or would leave it behind.
+
+    Raises :class:`StoreUnusable`.
+    """
+    query = {"mode": "ro", "uri": "true"}
+    try:
+        path.stat()
+        for file in (path, _beside(path, "-wal"), _beside(path, "-shm")):
+            if file.exists() and not os.access(file, os.R_OK, effective_ids=True):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if not _beside(path, "-wal").exists():
+            query["immutable"] = "1"
+    except FileNotFoundError:
+        raise StoreUnusable(f"{path}: there is no store yet; has the daemon ever run?") from None
     except OSError as error:
         raise StoreUnusable(
-            f"{path}: cannot be opened for writing ({error.strerror}): "
-            "check BATCHWATCH_DATA_DIR, and that the folder is writable for this user"
+            f"{path}: cannot be read ({error.strerror}): "
+            "ask as the user that runs the daemon, or check BATCHWATCH_DATA_DIR"
         ) from error
+    return url.set(database=f"file:{quote(str(path.absolute()))}", query=query)
+
+
+def _take_lock(path: Path) -> int:
+    """Lock the store for this process; the kernel lets go of it however the process ends."""
+    name = _beside(path, ".lock")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # what was told is nobody else's
+        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unwritable(path, error.strerror) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -5,6 +5,7 @@ StoreError
 ├── StoreUnusable    it cannot be opened: path, permission, or not a database
 ├── StoreFull        no room on the disk, or it became read-only; nothing was written
 ├── StoreBusy        another process held the database for too long; try again
+├── SchemaTooOld     for a reader; the daemon brings it up to date when it starts
 └── SchemaTooNew     a newer batchwatch has been here
 """
 
@@ -36,6 +37,10 @@ class StoreFull(StoreError):
 
 class StoreBusy(StoreError):
     """Another process held the database for longer than we waited."""
+
+
+class SchemaTooOld(StoreError):
+    """The schema is an older version's, or not made yet; readers leave that to the daemon."""
 
 
 class SchemaTooNew(StoreError):

@@ -44,6 +44,11 @@ class Views:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @property
+    def where(self) -> str:
+        """Which store it is, for people."""
+        return self._database.where
+
     async def batches(
         self, *, watch: str | None = None, status: str | None = None, limit: int = 50
     ) -> list[Row]:
@@ -67,6 +72,15 @@ class Views:
             _batch(row) | await self._story(row["watch"], batch_id)
             for row in await self._all(query)
         ]
+
+    async def named(self, beginning: str, *, limit: int = 11) -> list[str]:
+        """The ids that begin so, with or without the ``bat-`` before it; an exact one is first."""
+        beginnings = [
+            batches.c.id.startswith(one, autoescape=True) for one in (beginning, f"bat-{beginning}")
+        ]
+        query = sa.select(batches.c.id).distinct().where(sa.or_(*beginnings))
+        rows = await self._all(query.order_by(batches.c.id != beginning, batches.c.id).limit(limit))
+        return [row["id"] for row in rows]
 
     async def statuses(self) -> list[Row]:
         """How many batches each watch has in each status."""

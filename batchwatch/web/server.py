@@ -1,16 +1,18 @@
-"""Serve ``/livez``, ``/readyz``, ``/metrics`` and the public keys of what we sign."""
+"""Serve ``/livez``, ``/readyz``, ``/metrics`` and public keys, and at ``/`` what there is."""
 
 from __future__ import annotations
 
 import hmac
+import json
 import os
 import socket
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
+from batchwatch import __version__
 from batchwatch.log import get_logger
 
 if TYPE_CHECKING:
@@ -20,7 +22,13 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
-KEYS_PATH = "/.well-known/webhook-keys"
+KEYS_PATH: Final = "/.well-known/webhook-keys"
+PATHS: Final = {
+    "/livez": "alive",
+    "/readyz": "ready, or what is not well",
+    "/metrics": "for Prometheus",
+    KEYS_PATH: "what signs messages, for those who verify them by public keys",
+}
 
 
 class ListenError(Exception):
@@ -51,14 +59,18 @@ async def serve(
 ) -> AsyncIterator[str]:
     """Listen for as long as the context is held; gives the URL, with the true port.
 
-    ``/livez`` and ``/readyz`` are open, for what asks them has no secrets, and
-    so are the public ``keys``, which exist to be known; ``/metrics`` needs the
-    token, if there is one. ``troubles`` names every part that is not well and
-    why.
+    ``/``, ``/livez`` and ``/readyz`` are open, for what asks them has no
+    secrets, and so are the public ``keys``, which exist to be known;
+    ``/metrics`` needs the token, if there is one. ``troubles`` names every
+    part that is not well and why.
 
     Raises :class:`ListenError`.
     """
     app = web.Application(client_max_size=64 * 1024)
+
+    async def overview(_request: web.Request) -> web.Response:
+        # The process is for `check`, which must tell its own daemon's port from anybody's.
+        return _json({"batchwatch": __version__, "process": os.getpid(), "paths": PATHS})
 
     async def livez(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -66,7 +78,7 @@ async def serve(
     async def readyz(_request: web.Request) -> web.Response:
         found = await troubles()
         ready = not found.grave
-        return web.json_response(
+        return _json(
             {"ready": ready, "troubles": {**found.grave, **found.ailing}},
             status=200 if ready else 503,
         )
@@ -76,19 +88,21 @@ async def serve(
 
     async def exposition(request: web.Request) -> web.Response:
         if token is not None and not _knows(request, token):
-            return web.json_response(
+            answer = _json(
                 {
                     "title": "Unauthorized",
                     "detail": "send Authorization: Bearer BATCHWATCH_API_TOKEN",
                 },
                 status=401,
-                headers={"WWW-Authenticate": 'Bearer realm="batchwatch"'},
             )
+            answer.headers["WWW-Authenticate"] = 'Bearer realm="batchwatch"'
+            return answer
         from prometheus_client.exposition import choose_encoder  # noqa: PLC0415  # pulls in a server
 
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return web.Response(body=encode(metrics.registry), headers={"Content-Type": content_type})
 
+    app.router.add_get("/", overview)
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", exposition)
@@ -109,6 +123,11 @@ async def serve(
         yield f"http://{shown}:{bound[1]}"
     finally:
         await runner.cleanup()
+
+
+def _json(value: dict[str, Any], *, status: int = 200) -> web.Response:
+    """``value`` in one line that ends, so that a shell's prompt stands below it."""
+    return web.json_response(text=json.dumps(value) + "\n", status=status)
 
 
 def reason_of(error: OSError | UnicodeError) -> str:

@@ -49,7 +49,7 @@ def a_post(status: str = "COMPLETED", *, batch_id: str = "bat-1", **more: Any) -
     """The Slack message of an end, as it should be."""
     blocks = (
         Block("header", f"✅ Batch {status.lower()}"),
-        Block("section", f"*{batch_id}*\nRUNNING → *{status}* after 6.5 s"),
+        Block("section", f"*{batch_id}*\nRUNNING → *{status}*, 6.5 s after it was first seen"),
         Block("context", "watch *demo* · parse_v2"),
     )
     post = Post(1.0, f"✅ Batch: {batch_id}", blocks, Answer.TAKEN, batch_id, status)

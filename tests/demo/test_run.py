@@ -113,6 +113,7 @@ def test_ctrl_c_gives_the_terminal_back_and_leaves_nobody_behind() -> None:
     assert seen.index(b"\x1b[?1049h") < seen.index(b"\x1b[?1049l")  # the other screen and back
     assert seen.rindex(b"\x1b[?25l") < seen.rindex(b"\x1b[?25h")  # the cursor is seen again
     assert b"Traceback" not in seen
+    assert b" Stopped after " in seen[seen.index(b"\x1b[?1049l") :]  # where it stays
     with pytest.raises(ProcessLookupError):  # its group is empty
         os.killpg(run.pid, 0)
 

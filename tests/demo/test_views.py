@@ -15,7 +15,7 @@ from batchwatch.demo.evidence import Answer, Block, Receipt
 from batchwatch.demo.look import ANSWERS, COLOURS, SIGNS, block_lines, colour, sign
 from batchwatch.demo.plain import Plain
 from batchwatch.demo.screen import Screen
-from batchwatch.demo.summary import summary
+from batchwatch.demo.summary import so_far, summary
 from batchwatch.demo.verdict import Kind
 from tests.demo.found import (
     a_life,
@@ -112,13 +112,48 @@ def test_the_screen_says_without_colours_what_it_says_with_them() -> None:
         assert said in text
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 140])
+def test_a_narrow_terminal_still_says_how_to_end_it(width: int) -> None:
+    """What counts less gives way: repeats, the time, Slack."""
+    *_, bottom = drawn(a_busy_scene(5), width, 24)
+
+    assert bottom.rstrip().endswith("Ctrl-C ends")
+    assert "1 of 5 over" in bottom
+    assert "…" not in bottom
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_every_sign_is_explained(width: int) -> None:
+    """In a second line, if one is too short."""
+    legend = " ".join(drawn(a_busy_scene(5), width, 24)[-3:-1])
+
+    assert "…" not in legend
+    assert all(f"{one} {name.lower()}" in legend for name, one in SIGNS.items())
+
+
+def test_a_message_that_was_not_taken_has_arrived_nevertheless() -> None:
+    """The number above it must not deny it."""
+    scene = a_scene()
+    scene.read(a_post(answer=Answer.HUNG))
+
+    assert "Slack 1 arrived, 0 taken " in "\n".join(drawn(scene, 80, 24))
+
+
+def test_a_demo_that_was_stopped_says_what_it_has_seen() -> None:
+    """In one line, and that it has not been judged."""
+    assert (
+        " Stopped after 0.0 s: 1 of 5 batches over; 17 webhooks, 1 of them not verified; "
+        "1 Slack message. Nothing was judged."
+    ) == so_far(a_busy_scene(5)).plain
+
+
 def test_a_batch_is_drawn_as_the_line_of_its_life() -> None:
     """One sign for each status it had, as long as it lasted."""
     scene = a_scene()
     life = a_life("PENDING", "PENDING", "RUNNING", "RUNNING", "THROTTLED", "RUNNING", "COMPLETED")
     scene.learn({life.batch_id: life})
 
-    [row] = [line for line in drawn(scene, 80, 24) if line.startswith(" 1 ")]
+    [row] = [line for line in drawn(scene, 80, 24)[:-1] if line.startswith(" 1 ")]
 
     assert "··━━╌━● " in row
     assert "completed" in row
@@ -192,7 +227,7 @@ def test_lines_show_a_message_block_by_block() -> None:
     assert [
         "  1.0 s  slack    ✅ Batch completed",
         "                  bat-1",
-        "                  RUNNING → COMPLETED after 6.5 s",
+        "                  RUNNING → COMPLETED, 6.5 s after it was first seen",
         "                  watch demo · parse_v2",
     ] == in_lines(scene)
 

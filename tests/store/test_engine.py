@@ -8,7 +8,9 @@ import random
 import signal
 import sqlite3
 import sys
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
@@ -16,12 +18,23 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from batchwatch.domain.batch import WatchName
-from batchwatch.store import Database, StoreError
-from batchwatch.store.errors import SchemaTooNew, StoreBusy, StoreFull, StoreInUse, StoreUnusable
+from batchwatch.store import Database, StoreError, Views
+from batchwatch.store.errors import (
+    SchemaTooNew,
+    SchemaTooOld,
+    StoreBusy,
+    StoreFull,
+    StoreInUse,
+    StoreUnusable,
+)
 from batchwatch.store.migrations import scripts, upgrade
 from batchwatch.store.schema import HEAD, metadata
 from tests.store.conftest import over
 from tests.support.builders import WATCH, at
+from tests.support.daemon import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
 
 
 def path_of(url: str) -> Path:
@@ -131,6 +144,114 @@ async def test_reading_before_the_daemon_ever_ran_is_told(store_url: str) -> Non
     with pytest.raises(StoreUnusable, match="has the daemon ever run"):
         await Database.open(store_url, exclusive=False)
     assert not path_of(store_url).exists()
+
+
+@pytest.fixture
+def somebody() -> Iterator[None]:
+    """The test is run by a user that owns nothing, even if root has called it."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(user)
+
+
+@pytest.fixture
+async def kept() -> AsyncIterator[str]:
+    """A store with a watch in it; everybody may read it and its folder, and nobody may write."""
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
+        url = f"sqlite+aiosqlite:///{folder}/batchwatch.db"
+        database = await Database.open(url)
+        await over(database).watches.begin(WATCH, now=at(0))
+        await database.close()
+        path_of(url).chmod(0o444)
+        path_of(url).parent.chmod(0o555)
+        yield url
+        path_of(url).parent.chmod(0o755)
+
+
+@pytest.mark.usefixtures("somebody")
+async def test_a_store_can_be_read_by_who_may_not_write_it(kept: str) -> None:
+    """Neither into the file nor beside it: a colleague, or a copy on a read-only disk."""
+    database = await Database.open(kept, exclusive=False)
+    try:
+        assert ["default"] == [one["name"] for one in await Views(database).watches()]
+    finally:
+        await database.close()
+
+
+async def test_a_reader_leaves_nothing_behind(store_url: str) -> None:
+    """No log that only its own user could write, and that the daemon would find in its way."""
+    await (await Database.open(store_url)).close()
+    before = set(path_of(store_url).parent.iterdir())
+
+    database = await Database.open(store_url, exclusive=False)
+    await Views(database).watches()
+    await database.close()
+
+    assert before == set(path_of(store_url).parent.iterdir())
+
+
+async def test_a_reader_sees_what_a_killed_daemon_wrote_last(store_url: str) -> None:
+    """It is in the log beside the file, until the next start."""
+    script = (
+        "import asyncio, os, signal\n"
+        "from tests.store.conftest import over\n"
+        "from tests.support.builders import WATCH, at\n"
+        "from batchwatch.store import Database\n"
+        "async def write():\n"
+        f"    database = await Database.open({store_url!r})\n"
+        "    await over(database).watches.begin(WATCH, now=at(0))\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "asyncio.run(write())\n"
+    )
+    killed = await asyncio.create_subprocess_exec(sys.executable, "-c", script, cwd=ROOT)
+    assert -signal.SIGKILL == await killed.wait()
+
+    database = await Database.open(store_url, exclusive=False)
+    assert ["default"] == [one["name"] for one in await Views(database).watches()]
+    await database.close()
+
+
+async def test_a_store_that_this_user_may_not_read_is_told(store_url: str) -> None:
+    """With whom to ask as, and not as a store that is not there."""
+    await (await Database.open(store_url)).close()
+    folder = path_of(store_url).parent
+    folder.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(StoreUnusable, match="as the user that runs the daemon"):
+            await Database.open(store_url, exclusive=False)
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o755)
+
+
+async def test_what_is_made_is_for_its_user_alone(tmp_path: Path) -> None:
+    """Results and answers of receivers are nobody else's business, whatever the umask is."""
+    umask = os.umask(0)
+    try:
+        database = await Database.open(f"sqlite+aiosqlite:///{tmp_path}/data/batchwatch.db")
+        await over(database).watches.begin(WATCH, now=at(0))
+        made = {one.name: one.stat().st_mode & 0o777 for one in (tmp_path / "data").iterdir()}
+        await database.close()
+    finally:
+        os.umask(umask)
+
+    assert 0o700 == (tmp_path / "data").stat().st_mode & 0o777
+    assert {"batchwatch.db", "batchwatch.db-wal"} <= made.keys()
+    assert {0o600} == set(made.values())
+
+
+async def test_a_reader_leaves_an_older_schema_to_the_daemon(store_url: str) -> None:
+    """Nothing is migrated by a look."""
+    path_of(store_url).touch()
+
+    with pytest.raises(SchemaTooOld, match="start the daemon"):
+        await Database.open(store_url, exclusive=False)
+    assert b"" == path_of(store_url).read_bytes()
 
 
 async def test_a_full_disk_is_said_and_mends_itself(store_url: str) -> None:

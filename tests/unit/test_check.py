@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
+from aiohttp.test_utils import unused_port
 
 from batchwatch.check import Finding, Verdict, check
 from batchwatch.deliver.signing import new_pair, new_secret
-from batchwatch.domain.batch import EndpointName
+from batchwatch.domain.batch import COMPLETED, EndpointName
 from batchwatch.domain.delivery import Attempt, Failure, Settled, State
 from batchwatch.domain.routing import FOR_PROGRAMS, Router
 from batchwatch.settings import SettingsError, load
 from batchwatch.simulator import Simulator, Switch
 from batchwatch.store import Batches, Database, Outbox, Watches
 from tests.support.builders import WATCH, a_recorder, a_sighting, at
-from tests.support.clock import LeapClock
+from tests.support.clock import LeapClock, ManualClock
+from tests.support.daemon import running
 from tests.support.receiver import SECRET, Receiver
 from tests.unit.llamacloud.upstream import a_batch, a_page, serving
 
@@ -67,6 +71,11 @@ def about(part: str, findings: list[Finding]) -> tuple[Verdict, str]:
     return one.verdict, one.text
 
 
+def made_in(folder: Path) -> list[str]:
+    """What there is."""
+    return [one.name for one in folder.iterdir()]
+
+
 def wrong(findings: list[Finding]) -> list[str]:
     """The parts that are not right."""
     return [one.part for one in findings if one.verdict is Verdict.WRONG]
@@ -81,7 +90,8 @@ async def test_where_all_is_well_every_part_says_so(
     assert {Verdict.OK} == {one.verdict for one in findings}
     parts = [one.part for one in findings if one.part != "settings"]
     assert ["store", "watch default", "endpoint webhook", "listen"] == parts
-    assert f"{tmp_path}/batchwatch.db: 0 batches" == about("store", findings)[1]
+    store = f"{tmp_path}/batchwatch.db: not there yet; batchwatch run makes it"
+    assert (store, []) == (about("store", findings)[1], made_in(tmp_path))
     watch = about("watch default", findings)[1]
     assert watch.startswith(
         f"{sim.url} accepts the key of LLAMA_CLOUD_API_KEY and sees no batch yet ("
@@ -217,17 +227,85 @@ async def test_without_an_endpoint_nobody_would_hear(environ: dict[str, str]) ->
     )
 
 
-async def test_a_running_daemon_is_no_trouble(environ: dict[str, str], tmp_path: Path) -> None:
+async def test_a_running_daemon_is_no_trouble(environ: dict[str, str]) -> None:
     """Its store is looked at beside it, and its port is rightly taken."""
+    address = f"127.0.0.1:{unused_port()}"
+    async with running(environ | {"BATCHWATCH_LISTEN": address}):
+        async with aiohttp.ClientSession(f"http://{address}") as http:
+            await until_it_answers(http)
+        findings = await found(environ, BATCHWATCH_LISTEN=address)
+
+    assert [] == wrong(findings)
+    assert about("store", findings)[1].endswith(": 0 batches")
+    assert f"it is running as process {os.getpid()}" in about("daemon", findings)[1]
+    assert (Verdict.OK, f"{address} is held by the running daemon") == about("listen", findings)
+
+
+async def until_it_answers(http: aiohttp.ClientSession) -> None:
+    """A daemon opens its store before it listens."""
+    while True:
+        try:
+            async with http.get("/livez"):
+                return
+        except aiohttp.ClientError:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_port_that_another_has_is_told_beside_a_running_daemon(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """After its next start it would not listen."""
     daemon = await Database.open(f"sqlite+aiosqlite:///{tmp_path}/batchwatch.db")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
+    async with Receiver() as other:
+        address = other.url.removeprefix("http://")
         findings = await found(environ, BATCHWATCH_LISTEN=address)
     await daemon.close()
 
-    assert [] == wrong(findings)
-    assert about("store", findings)[1].endswith("0 batches, in use by a running daemon")
-    assert (Verdict.OK, f"{address} is in use, as by a running daemon") == about("listen", findings)
+    assert ["listen"] == wrong(findings)
+
+
+async def test_batches_that_are_watched_no_longer_are_warned_of(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """A watch was renamed: nobody would hear of their end."""
+    database = await Database.open(f"sqlite+aiosqlite:///{tmp_path}/batchwatch.db")
+    outbox = Outbox(database, Router({HOOK: FOR_PROGRAMS}), ManualClock())
+    await Watches(database, outbox).begin(WATCH, now=at(0))
+    seen = [a_sighting(batch_id=f"bat-{n}") for n in range(3)]
+    seen.append(a_sighting(COMPLETED, batch_id="bat-over"))
+    await Batches(database, outbox).change(
+        WATCH,
+        {one.id for one in seen},
+        lambda known: a_recorder().record(known, seen, now=at(0)),
+    )
+    await database.close()
+
+    findings = await found(environ, BATCHWATCH_WATCHES__EUROPE__POLL_INTERVAL="5s")
+
+    verdict, text = about("watch default", findings)
+    assert (Verdict.WARNING, []) == (verdict, wrong(findings))
+    assert text.startswith("3 batches of watch default are active and no longer watched")
+
+
+async def test_a_folder_that_cannot_be_written_is_told_and_nothing_is_made(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """As the daemon would find it, without leaving anything that looks like a store."""
+    (tmp_path / "file").write_text("in the way")
+
+    findings = await found(environ, BATCHWATCH_DATA_DIR=str(tmp_path / "file" / "data"))
+
+    assert ["store"] == wrong(findings)
+    assert "BATCHWATCH_DATA_DIR" in about("store", findings)[1]
+
+
+async def test_check_does_not_promise_to_go_on(environ: dict[str, str], sim: Simulator) -> None:
+    """That is what the daemon does."""
+    sim.faults.switch_on(Switch(kind="5xx"))
+
+    text = about("watch default", await found(environ))[1]
+
+    assert text.endswith("There is nothing to mend here.")
 
 
 async def test_a_port_that_somebody_else_has_is_told(environ: dict[str, str]) -> None:
@@ -274,22 +352,22 @@ async def test_what_waits_for_an_endpoint_that_is_gone_is_warned_of(
     """And what was given up: somebody should look at both, and neither keeps one from running."""
     database = await Database.open(f"sqlite+aiosqlite:///{tmp_path}/batchwatch.db")
     gone = EndpointName("gone")
-    outbox = Outbox(database, Router(dict.fromkeys((HOOK, gone), FOR_PROGRAMS)))
+    outbox = Outbox(database, Router(dict.fromkeys((HOOK, gone), FOR_PROGRAMS)), ManualClock())
     await Watches(database, outbox).begin(WATCH, now=at(0))
     seen = a_sighting()
     await Batches(database, outbox).change(
-        WATCH, {seen.id}, lambda known: a_recorder().record(known, [seen], now=at(0)), now=at(0)
+        WATCH, {seen.id}, lambda known: a_recorder().record(known, [seen], now=at(0))
     )
-    (claimed,) = await outbox.claim(HOOK, limit=9, now=at(0))
+    (claimed,) = await outbox.claim(HOOK, limit=9)
     attempt = Attempt(at(0), 0.1, Failure.GONE)
-    await outbox.settle([Settled(claimed, attempt, State.DEAD, reason="gone")], now=at(0))
+    await outbox.settle([Settled(claimed, attempt, State.DEAD, reason="gone")])
     await database.close()
 
     findings = await found(environ)
 
     assert [] == wrong(findings)
     warned = {one.part: one.text for one in findings if one.verdict is Verdict.WARNING}
-    assert "1 deliveries were given up; see batchwatch show BATCH" == warned["endpoint webhook"]
+    assert "1 delivery was given up; see batchwatch show BATCH" == warned["endpoint webhook"]
     assert "pending for an endpoint that is not set" in warned["endpoint gone"]
 
 

@@ -77,7 +77,7 @@ def test_an_unknown_command_is_refused() -> None:
 
 def test_the_version_is_told_for_people_and_for_programs() -> None:
     """One line, or one object."""
-    assert f"batchwatch {__version__}\n" == called("version").stdout
+    assert f"batchwatch {__version__}\n" == called("version").stdout == called("--version").stdout
     assert {"version": __version__} == json.loads(called("version", "--json").stdout)
 
 
@@ -163,6 +163,14 @@ def test_an_unknown_scenario_is_refused_with_those_that_there_are() -> None:
     assert all(name in result.stderr for name in SCENARIO_NAMES)
 
 
+def test_a_scenario_without_batches_cannot_be_shown() -> None:
+    """Ten seconds of nothing would prove nothing; exit code 2, with what it is good for."""
+    result = called("demo", "--scenario", "calm")
+
+    assert (2, "") == (result.exit_code, result.stdout)
+    assert "batchwatch simulate --scenario calm" in result.stderr
+
+
 def test_the_scenarios_are_listed_for_who_asks() -> None:
     """One a line, with what happens in it."""
     result = called("simulate", "--scenario", "help")
@@ -230,6 +238,28 @@ async def test_check_fails_where_something_is_wrong(
         assert "1 to mend." == result.stdout.splitlines()[-1]
         assert 1 == sum(line.startswith("✗ watch default") for line in result.stdout.splitlines())
     assert [] == receiver.received
+
+
+async def test_check_calls_missing_settings_wrong_settings_as_run_does(tmp_path: Path) -> None:
+    """Exit code 2, with the whole report all the same."""
+    result = await checked({"BATCHWATCH_DATA_DIR": str(tmp_path / "data")})
+
+    wrong = [line.split("  ")[0] for line in result.stdout.splitlines() if line[:1] == "✗"]
+    assert (2, ["✗ watch default", "✗ endpoints"]) == (result.exit_code, wrong)
+    assert not (tmp_path / "data").exists()
+
+
+async def test_check_beside_a_running_daemon_does_not_promise_that_run_will_work(
+    sim: Simulator, receiver: Receiver, tmp_path: Path
+) -> None:
+    """It would find the store in use."""
+    environ = environment(sim, receiver, tmp_path)
+    async with started(environ, "run") as daemon:
+        await daemon.says("daemon.started")
+        result = await checked(environ)
+
+    assert (0, True) == (result.exit_code, f"process {daemon.process.pid};" in result.stdout)
+    assert "All is well, and the daemon is running." == result.stdout.splitlines()[-1]
 
 
 async def test_check_says_nothing_on_stdout_but_its_report(

@@ -7,12 +7,13 @@ import json
 import os
 import signal
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from batchwatch.simulator import Simulator, a_life
-from tests.support.daemon import environment, running
+from tests.support.daemon import ROOT, environment, running
 from tests.support.receiver import Receiver, says
 from tests.unit.commands import started
 
@@ -143,6 +144,24 @@ async def test_a_second_daemon_on_a_store_is_told_who_has_it(
     assert "BATCHWATCH_DATA_DIR" in said
 
 
+async def test_what_is_probably_not_meant_is_logged_at_the_start(
+    sim: Simulator, receiver: Receiver, tmp_path: Path
+) -> None:
+    """As check tells it: a route for events that nobody sends looks well until it is needed."""
+    environ = environment(
+        sim,
+        receiver,
+        tmp_path,
+        BATCHWATCH_ROUTES__LATER__EVENTS="batch.stuck",
+        BATCHWATCH_ROUTES__LATER__ENDPOINTS="hook",
+    )
+    async with started(environ, "run") as daemon:
+        line = json.loads(await daemon.says("settings.doubted"))
+        await daemon.says("daemon.started")
+
+    assert "no such event is sent by this version" in line["reason"]
+
+
 @pytest.mark.parametrize(
     ("command", "way_out"),
     [
@@ -167,6 +186,48 @@ async def test_a_port_that_is_taken_is_told(
     where = f"batchwatch: cannot listen on 127.0.0.1:{port}: Address already in use"
     assert (1, f"{where}{way_out}\n") == (code, said)
     assert [] == receiver.received
+
+
+BROKEN = """
+import asyncio
+from batchwatch import daemon
+from batchwatch.cli import main
+from batchwatch.store import StoreError
+
+async def run(*_, **__):
+    async def task():
+        raise {error}
+    async with asyncio.TaskGroup() as group:
+        group.create_task(task())
+
+daemon.run = run
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "last", "tracebacks"),
+    [
+        ('KeyError("a bug")', "a bug has ended the daemon; its log has the traceback", 1),
+        ('StoreError("/data: no room: make some")', "/data: no room: make some", 0),
+    ],
+)
+async def test_what_ends_a_task_of_the_daemon_is_told_in_a_line(
+    error: str, last: str, tracebacks: int, sim: Simulator, receiver: Receiver, tmp_path: Path
+) -> None:
+    """Exit code 1; a bug with its traceback in the log, once, and what can be mended without."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-c", BROKEN.format(error=error), "run"),
+        env={"PYTHONPATH": str(ROOT), **environment(sim, receiver, tmp_path)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, written = await process.communicate()
+
+    *logged, told = written.decode().splitlines()
+    assert (1, tracebacks) == (process.returncode, len(logged))
+    assert told.startswith(f"batchwatch: {last}")
+    assert all("KeyError" in json.loads(line)["exception"] for line in logged)
 
 
 async def test_simulate_ends_well_when_it_is_told_to() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -24,6 +25,7 @@ from batchwatch.domain.delivery import Attempt, Failure, Settled, State
 from batchwatch.domain.routing import FOR_PROGRAMS, Router
 from batchwatch.store import Batches, Database, Outbox, Views, Watches
 from tests.support.builders import WATCH, a_recorder, a_sighting, at
+from tests.support.clock import ManualClock
 from tests.unit.commands import called
 
 if TYPE_CHECKING:
@@ -37,13 +39,13 @@ HOOK = EndpointName("webhook")
 async def recorded(url: str, *seen: Observation) -> AsyncIterator[Outbox]:
     """The store at ``url`` with these sightings in it, one after the other."""
     database = await Database.open(url)
-    outbox = Outbox(database, Router({HOOK: FOR_PROGRAMS}))
+    outbox = Outbox(database, Router({HOOK: FOR_PROGRAMS}), ManualClock())
     batches = Batches(database, outbox)
     await Watches(database, outbox).begin(WATCH, now=at(0))
     for one in seen:
         known = {one.id}
         decide = partial(a_recorder().record, seen=[one], now=one.seen_at)
-        await batches.change(WATCH, known, decide, now=one.seen_at)
+        await batches.change(WATCH, known, decide)
     yield outbox
     await database.close()
 
@@ -63,13 +65,12 @@ async def told(url: str) -> None:
     )
     failed = Attempt(at(99), 0.25, Failure.SERVER_ERROR, 500, "HTTP 500", "oops")
     async with recorded(url, *seen) as outbox:
-        first, second = await outbox.claim(HOOK, limit=9, now=at(99))
+        first, second = await outbox.claim(HOOK, limit=9)
         await outbox.settle(
             [
                 Settled(first, Attempt(at(99), 0.012, status_code=204), State.DELIVERED),
                 Settled(second, failed, State.PENDING, due_in=5),
             ],
-            now=at(100),
         )
 
 
@@ -118,6 +119,61 @@ def test_ls_for_programs_is_what_the_store_knows(
         assert isinstance(row["lasted"], dict)
 
 
+ID = "bat-01234567-89ab-cdef-0123-456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("columns", "heads"),
+    [
+        (200, ["batch", "status", "since", "age", "watch", "job"]),
+        (80, ["batch", "status", "since", "age", "job"]),
+        (62, ["batch", "status", "since"]),
+        (57, ["batch", "status"]),
+        (30, ["batch", "status"]),
+    ],
+)
+def test_ls_leaves_out_what_there_is_no_room_for(
+    columns: int, heads: list[str], tmp_path: Path
+) -> None:
+    """The id is what one copies from here: it is whole in every terminal, and so is its status."""
+
+    async def record() -> None:
+        seen = a_sighting(COMPLETED, batch_id=ID, job_type="parse_v2")
+        async with recorded(f"sqlite+aiosqlite:///{tmp_path}/batchwatch.db", seen):
+            pass
+
+    asyncio.run(record())
+    terminal = {"FORCE_COLOR": "1", "COLUMNS": str(columns), "TERM": "xterm"}
+
+    result = called("ls", environ={"BATCHWATCH_DATA_DIR": str(tmp_path), **terminal})
+
+    head, line = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout).splitlines()
+    assert heads == head.split()
+    assert [ID, "COMPLETED"] == line.split()[:2]
+
+
+def test_no_line_ends_with_blanks(store: dict[str, str]) -> None:
+    """They wrap in narrow terminals, and stand in what is copied."""
+    for command in (["ls"], ["show", "bat-old"]):
+        lines = called(*command, environ=store).stdout.splitlines()
+        assert [line.rstrip() for line in lines] == lines
+
+
+@pytest.mark.parametrize("arguments", [["--status", "NOPE"], ["--watch", "nope"]])
+def test_ls_says_what_there_is_where_nothing_matches(
+    arguments: list[str], store: dict[str, str]
+) -> None:
+    """And in which store it has looked."""
+    result = called("ls", *arguments, environ=store)
+
+    file = f"{store['BATCHWATCH_DATA_DIR']}/batchwatch.db"
+    assert (0, f"None of the 2 batches in {file} matches. Watches: default. ") == (
+        result.exit_code,
+        result.stdout.partition("Statuses: ")[0],
+    )
+    assert "COMPLETED, RUNNING.\n" == result.stdout.partition("Statuses: ")[2]
+
+
 def test_ls_of_a_store_without_batches_says_so(tmp_path: Path) -> None:
     """People are told, programs get an empty list."""
 
@@ -128,7 +184,7 @@ def test_ls_of_a_store_without_batches_says_so(tmp_path: Path) -> None:
     asyncio.run(empty())
     environ = {"BATCHWATCH_DATA_DIR": str(tmp_path)}
 
-    assert "No batches yet.\n" == called("ls", environ=environ).stdout
+    assert f"No batches yet in {tmp_path}/batchwatch.db.\n" == called("ls", environ=environ).stdout
     assert "[]" == called("ls", "--json", environ=environ).stdout.strip()
 
 
@@ -141,10 +197,12 @@ def test_show_tells_the_whole_story_of_a_batch(store: dict[str, str]) -> None:
     assert "bat-old watch default" == lines[0]
     assert lines[1].startswith("COMPLETED since ")
     assert "1 RUNNING 2026-11-24 08:00:00" in lines
-    assert "2 COMPLETED 2026-11-24 08:01:00 1.0 m" in lines
+    assert "2 COMPLETED 2026-11-24 08:01:00 1m" in lines
     assert "3 files, 1 failed, 1 without a job" in lines
     assert "dfl-2 no [red]pages[/red] in it" in lines
-    assert "batch.running webhook delivered 1 HTTP 204 in 12 ms" in lines
+    assert "dfl-1 parse_v2 pjb-1" in lines
+    assert "dfl-3 no job" in lines
+    assert "batch.running webhook delivered 1 2026-11-24 08:01:39 HTTP 204 in 12 ms" in lines
     assert "batch.completed webhook pending 0" in lines
 
 
@@ -153,7 +211,51 @@ def test_show_tells_of_a_try_that_failed(store: dict[str, str]) -> None:
     result = called("show", "bat-new", environ=store)
 
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
-    assert "batch.running webhook pending 1 HTTP 500" in lines
+    assert "batch.running webhook pending 1 2026-11-24 08:01:39 HTTP 500" in lines
+
+
+def test_show_tells_the_first_files_and_how_many_more_there_are(tmp_path: Path) -> None:
+    """Of those that failed more than of those that did not: they are what one looks for."""
+    files = [FileOutcome(f"dfl-good-{n}", "parse_v2", f"pjb-{n}") for n in range(9)]
+    files += [FileOutcome(f"dfl-bad-{n}", error_message="no pages") for n in range(30)]
+    seen = a_sighting(COMPLETED, asked_results=True, results=tuple(files))
+
+    async def record() -> None:
+        async with recorded(f"sqlite+aiosqlite:///{tmp_path}/batchwatch.db", seen):
+            pass
+
+    asyncio.run(record())
+
+    text = called("show", "bat-1", environ={"BATCHWATCH_DATA_DIR": str(tmp_path)}).stdout
+
+    assert "39 files, 30 failed, 0 without a job" in text
+    assert (20, 5) == (text.count("dfl-bad"), text.count("dfl-good"))
+    assert "… and 10 more that failed (--json has all)" in text
+    assert "… and 4 more that did not fail (--json has all)" in text
+
+
+@pytest.mark.parametrize("beginning", ["bat-o", "o", "ol", "bat-old"])
+def test_show_takes_as_much_of_an_id_as_is_unique(beginning: str, store: dict[str, str]) -> None:
+    """As git does; logs and the demo have six characters."""
+    result = called("show", beginning, environ=store)
+
+    assert (0, True) == (result.exit_code, result.stdout.startswith("bat-old  watch default"))
+
+
+@pytest.mark.parametrize("beginning", ["bat-", "", "b"])
+def test_a_beginning_of_several_ids_is_told_with_all_of_them(
+    beginning: str, store: dict[str, str]
+) -> None:
+    """To choose from."""
+    result = called("show", beginning, environ=store)
+
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert ["  bat-new", "  bat-old"] == result.stderr.splitlines()[1:]
+
+
+def test_a_percent_sign_begins_nothing(store: dict[str, str]) -> None:
+    """It is a pattern to the database, and no part of an id."""
+    assert "no batch %" in called("show", "%", environ=store).stderr
 
 
 def test_show_for_programs_is_all_that_the_store_knows(store: dict[str, str]) -> None:
@@ -177,16 +279,25 @@ def test_show_for_programs_is_all_that_the_store_knows(store: dict[str, str]) ->
     assert [204] == [one["status_code"] for one in row["deliveries"][0]["tries"]]
 
 
-@pytest.mark.parametrize("arguments", [["bat-none"], ["bat-old", "--watch", "other"]])
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["bat-none"], "no batch bat-none is known in {}/batchwatch.db; batchwatch ls lists"),
+        (
+            ["bat-old", "--watch", "other"],
+            "batch bat-old is not known to a watch other, but to: default",
+        ),
+    ],
+)
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_show_of_an_unknown_batch_fails_with_a_hint(
-    arguments: list[str], form: list[str], store: dict[str, str]
+    arguments: list[str], hint: str, form: list[str], store: dict[str, str]
 ) -> None:
     """Exit code 1, for a program that looks whether it is there."""
     result = called("show", *arguments, *form, environ=store)
 
     assert (1, "") == (result.exit_code, result.stdout)
-    assert f"no batch {arguments[0]} is known here; batchwatch ls lists" in result.stderr
+    assert hint.format(store["BATCHWATCH_DATA_DIR"]) in result.stderr
 
 
 @pytest.mark.parametrize("command", [["ls"], ["ls", "--json"], ["show", "bat-1"]])

@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import logging
+import re
 import sys
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -138,6 +139,43 @@ def test_auto_is_json_unless_somebody_looks(
     assert ("in colour" == written) == ("\x1b" in text)
     assert "daemon.started" in text
     assert 1 == text.count("\n")
+
+
+@pytest.mark.parametrize(("value", "written"), [("1", "plain"), ("", "in colour")])
+def test_a_terminal_gets_no_colours_where_they_are_not_wanted(
+    value: str, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """https://no-color.org: the variable counts when it is not empty."""
+    monkeypatch.setenv("NO_COLOR", value)
+    log = Terminal()
+    configure(style="console", stream=log)
+
+    get_logger().warning("poll.failed")
+
+    assert ("in colour" == written) == ("\x1b" in log.getvalue())
+
+
+def test_a_line_on_a_terminal_begins_with_when_it_was() -> None:
+    """So that lines can be compared; what follows differs in length."""
+    log = io.StringIO()
+    configure(style="console", stream=log)
+
+    get_logger().info("batch.changed", watch="default")
+
+    assert re.match(r"\d{4}-\d\d-\d\dT\S+Z \[info +\] batch\.changed ", log.getvalue())
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_what_has_no_value_is_not_written(style: Style) -> None:
+    """A batch that is seen for the first time has no previous status, and no `null` either."""
+    log = io.StringIO()
+    configure(style=style, stream=log)
+
+    get_logger().info("batch.changed", previous=None, failures=0, reason="")
+
+    assert "previous" not in log.getvalue()
+    assert "failures" in log.getvalue()
+    assert "reason" in log.getvalue()
 
 
 def test_to_configure_again_replaces_what_was() -> None:

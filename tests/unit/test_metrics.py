@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram
 
 COLLECTORS = Metrics().collectors
-UNITS = re.compile(r"(_seconds|_total|_batches|_deliveries)$")
+UNITS = re.compile(r"(_seconds|_total|_batches|_deliveries|_state)$")
 LABELS = {"watch", "endpoint", "outcome", "status", "to_status", "kind", "state"}
 NEVER = {"batch", "batch_id", "event", "event_id", "delivery_id", "file", "job", "url", "reason"}
 
@@ -83,8 +83,10 @@ async def test_a_run_fills_what_it_touches(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("batchwatch.daemon.Metrics", metrics)
     failed = FileLife(mapped_after=0.0, error_message="no pages")
     async with Simulator() as sim, Receiver() as receiver:
-        receiver.answers = [says(410), says(503)]
-        async with running(environment(sim, receiver, tmp_path)):
+        receiver.answers = [says(400), says(503)]
+        async with running(
+            environment(sim, receiver, tmp_path, BATCHWATCH_ENDPOINTS__HOOK__FINAL_STATUSES="400")
+        ):
             await sim.asked(2)
             batch = sim.world.plant(
                 a_life(("PENDING", 0), ("RUNNING", 0.2), ("COMPLETED", 0.4), files=(failed,))
@@ -109,5 +111,5 @@ async def test_a_run_fills_what_it_touches(tmp_path: Path, monkeypatch: pytest.M
         one.labels["outcome"] for one in samples if one.name == "batchwatch_delivery_attempts_total"
     }
     assert outcomes <= {"delivered", *(failure.value for failure in Failure)}
-    assert "gone" in outcomes
+    assert "client_error" in outcomes
     assert batch.id not in text

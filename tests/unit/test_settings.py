@@ -168,7 +168,16 @@ def test_an_endpoint_without_a_url_is_told() -> None:
     """It was named, so it was meant."""
     problem = the_problem(ENDPOINTS__OPS__TIMEOUT="5s")
 
-    assert ("BATCHWATCH_ENDPOINTS__OPS__URL", "nothing") == (problem.name, problem.given)
+    made = "nothing, while BATCHWATCH_ENDPOINTS__OPS__TIMEOUT makes the endpoint ops"
+    assert ("BATCHWATCH_ENDPOINTS__OPS__URL", made) == (problem.name, problem.given)
+
+
+def test_a_slip_in_the_name_of_an_endpoint_is_told_with_the_one_there_is() -> None:
+    """It is no unknown setting: it makes another endpoint, which lacks its URL."""
+    problem = the_problem(ENDPOINTS__OPS__URL="https://a.example", ENDPOINTS__OPSS__TIMEOUT="5s")
+
+    assert "BATCHWATCH_ENDPOINTS__OPSS__TIMEOUT makes the endpoint opss" in problem.given
+    assert "Did you mean ops? If not, set it." == problem.fix
 
 
 @pytest.mark.parametrize("name", ["webhook", "slack"])
@@ -224,12 +233,28 @@ def test_the_url_of_an_endpoint_shows_scheme_and_host_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "url",
-    ["receiver.example/hook", "ftp://receiver.example", "https://", "https://a#b", "https://a b"],
+    ("url", "reason"),
+    [
+        ("receiver.example/hook", "without http:// or https:// before it"),
+        ("localhost:9000/hook", "without http:// or https:// before it"),
+        ("ftp://receiver.example", "whose scheme is neither http nor https"),
+        ("https://receiver.example:99999/", "with a port that is no number up to 65535"),
+        ("https://receiver.example:hook/", "with a port that is no number up to 65535"),
+        ("https://[receiver.example/", "with a host that is none"),
+        ("https://", "without a host"),
+        ("https://a#b", "with a fragment"),
+        ("https://a b", "with white space or a control character in it"),
+    ],
 )
-def test_the_url_of_an_endpoint_is_a_url(url: str) -> None:
-    """With its scheme: whether a hook may travel unencrypted is not for us to guess."""
-    assert "BATCHWATCH_WEBHOOK_URL" == the_problem(WEBHOOK_URL=url).name
+def test_the_url_of_an_endpoint_is_a_url(url: str, reason: str) -> None:
+    """With its scheme: whether a hook may travel unencrypted is not for us to guess.
+
+    The reason shows nothing of it.
+    """
+    problem = the_problem(WEBHOOK_URL=url)
+
+    assert "BATCHWATCH_WEBHOOK_URL" == problem.name
+    assert f"hidden ({len(url)} characters), {reason}" == problem.given
 
 
 @pytest.mark.parametrize("name", ["CONTENT_TYPE", "HOST", "WEBHOOK_ID", "WEBHOOK_SIGNATURE"])

@@ -85,6 +85,7 @@ def test_the_example_can_be_used_as_it_is() -> None:
         endpoint.type for endpoint in settings.endpoints.values()
     ]
     assert ("pipeline",) == settings.routes["everything"].endpoints
+    assert not any("no such event" in warning for warning in warnings(settings))
 
 
 def test_the_example_shows_every_setting(tmp_path: Path) -> None:
@@ -216,6 +217,55 @@ def test_a_plain_set_up_is_warned_of_nothing_but_its_missing_signature() -> None
 
     assert 1 == len(warnings(load(environ=ENOUGH)))
     assert () == warnings(load(environ={**ENOUGH, **secret}))
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("webhook_url: https://a.example", "BATCHWATCH_WEBHOOK_SECRET"),
+        ("endpoints: {webhook: {url: https://a.example}}", "BATCHWATCH_ENDPOINTS__WEBHOOK__SECRET"),
+        ("endpoints: {my-ops: {url: https://a.example}}", "endpoints.my-ops.secret"),
+    ],
+)
+def test_a_missing_signature_is_cured_where_the_endpoint_is_set(
+    text: str, secret: str, tmp_path: Path
+) -> None:
+    """By the setting of that very endpoint; no shell sets a variable with a hyphen."""
+    file = tmp_path / "batchwatch.yaml"
+    file.write_text(text)
+    [warning] = warnings(load(file, environ={"LLAMA_CLOUD_API_KEY": "llx-key"}))
+
+    assert warning.endswith(f"Set {secret}.")
+
+
+@pytest.mark.parametrize(
+    ("events", "unsent"),
+    [
+        ("batch.failed,batch.stuck,daemon.*", "batch.stuck, daemon.*"),
+        ("endpoint.*,batch.*,*", ""),
+    ],
+)
+def test_a_route_for_events_of_a_later_version_is_warned_of(events: str, unsent: str) -> None:
+    """It is valid, and until then nobody hears of anything by it."""
+    routes = {"BATCHWATCH_ROUTES__R__EVENTS": events, "BATCHWATCH_ROUTES__R__ENDPOINTS": "*"}
+    _, *told = warnings(load(environ={**ENOUGH, **routes}))
+
+    assert unsent == "".join(told).removeprefix("routes.r names ").partition(": no such event")[0]
+
+
+def test_what_was_set_is_told_apart_from_what_is_inherited(tmp_path: Path) -> None:
+    """Each once, however many stand on one line of a file."""
+    file = tmp_path / "batchwatch.yaml"
+    file.write_text(
+        "{llama_cloud_api_key: llx-k, webhook_url: https://a.example, lookback: 2h, "
+        "watches: {a: {}, b: {lookback: 2h}}}"
+    )
+    settings = load(file, environ={"BATCHWATCH_DATA_DIR": "/data"})
+
+    assert [
+        "llama_cloud_api_key", "webhook_url", "lookback",
+        "data_dir", "config", "watches.b.lookback",
+    ] == [line.key for line in describe(settings) if line.was_set]  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------ cost

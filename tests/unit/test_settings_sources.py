@@ -473,6 +473,19 @@ def test_a_malformed_file_is_told_with_line_and_column(
     assert given == found[str(file)][0]
 
 
+@pytest.mark.parametrize("text", ["endpoints: {ops: {url: x}", "a: 1\na: 2", "a: *b"])
+def test_nothing_is_guessed_about_a_file_that_is_malformed(tmp_path: Path, text: str) -> None:
+    """What a variable leaves to the file is not missing, and its routes name what is in there."""
+    file = tmp_path / "batchwatch.yaml"
+    file.write_text(text)
+    environ = {
+        "BATCHWATCH_ENDPOINTS__OPS__SECRET": SIGNING_SECRET,
+        "BATCHWATCH_ROUTES__R__ENDPOINTS": "team",
+    }
+
+    assert [str(file)] == list(problems(environ, file))
+
+
 def test_a_malformed_file_is_not_quoted(tmp_path: Path) -> None:
     """A secret that begins with a star or an exclamation mark is an alias or a tag to YAML."""
     file = tmp_path / "batchwatch.yaml"

@@ -38,14 +38,16 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with opened(f"sqlite+aiosqlite:///{tmp_path}/batchwatch.db", HOOK) as open_store:
+async def store(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Store]:
+    async with opened(f"sqlite+aiosqlite:///{tmp_path}/batchwatch.db", clock, HOOK) as open_store:
         yield open_store
 
 
 @pytest.fixture
-async def store_for_two(tmp_path: Path) -> AsyncIterator[Store]:
-    async with opened(f"sqlite+aiosqlite:///{tmp_path}/batchwatch.db", HOOK, OTHER) as open_store:
+async def store_for_two(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Store]:
+    async with opened(
+        f"sqlite+aiosqlite:///{tmp_path}/batchwatch.db", clock, HOOK, OTHER
+    ) as open_store:
         yield open_store
 
 

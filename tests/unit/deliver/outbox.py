@@ -12,13 +12,12 @@ from batchwatch.domain.batch import PENDING, EndpointName
 from batchwatch.domain.delivery import Attempt, Failure
 from batchwatch.domain.routing import FOR_PROGRAMS, Router
 from batchwatch.metrics import Metrics
-from batchwatch.store import Batches, Database, Outbox, Views, Watches
+from batchwatch.store import Batches, Database, Endpoints, Outbox, Views, Watches
 from batchwatch.store.errors import StoreFull
 from tests.support.builders import WATCH, a_recorder, a_sighting, at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
-    from datetime import datetime
 
     from batchwatch.clock import Clock
     from batchwatch.domain.batch import Status
@@ -35,12 +34,12 @@ SOON = 59.0  # seconds
 class WatchedOutbox(Outbox):
     """An outbox that tells when something is done with it, and whose disk can be full."""
 
-    def __init__(self, database: Database, router: Router) -> None:
-        super().__init__(database, router)
+    def __init__(self, database: Database, router: Router, clock: Clock) -> None:
+        super().__init__(database, router, clock)
         self.is_full = False  # nothing can be written
         self.is_full_for_results = False  # only what became of tries cannot be
         self.refused = 0  # how often something could not be written
-        self.due: list[datetime | None] = []  # what was said to be due next, each time
+        self.due: list[float | None] = []  # in how many seconds something was due, each time
         self.written: list[Settled] = []
         self.given_back: list[DeliveryId] = []
         self._changed = asyncio.Condition()
@@ -49,22 +48,22 @@ class WatchedOutbox(Outbox):
         await self._check(full=self.is_full)
         return await super().claim(endpoint, **more)
 
-    async def settle(self, settled: Collection[Settled], *, now: datetime) -> None:
+    async def settle(self, settled: Collection[Settled]) -> None:
         await self._check(full=self.is_full or self.is_full_for_results)
-        await super().settle(settled, now=now)
+        await super().settle(settled)
         async with self._changed:
             self.written += settled
             self._changed.notify_all()
 
-    async def give_back(self, delivery_id: DeliveryId, *, due_at: datetime) -> None:
+    async def give_back(self, ids: Collection[DeliveryId]) -> None:
         await self._check(full=self.is_full)
-        await super().give_back(delivery_id, due_at=due_at)
+        await super().give_back(ids)
         async with self._changed:
-            self.given_back.append(delivery_id)
+            self.given_back += ids
             self._changed.notify_all()
 
-    async def next_due(self, endpoint: EndpointName) -> datetime | None:
-        due = await super().next_due(endpoint)
+    async def due_in(self, endpoint: EndpointName) -> float | None:
+        due = await super().due_in(endpoint)
         async with self._changed:
             self.due.append(due)
             self._changed.notify_all()
@@ -90,7 +89,7 @@ class WatchedOutbox(Outbox):
     async def until_something_is_due(self) -> None:
         """Wait until somebody has learnt when to look again."""
         async with self._changed:
-            await self._changed.wait_for(lambda: any(self.due))
+            await self._changed.wait_for(lambda: any(one is not None for one in self.due))
 
     async def until_refused(self, count: int) -> None:
         """Wait until so many writes have failed."""
@@ -106,6 +105,7 @@ class Store:
     outbox: WatchedOutbox
     batches: Batches
     views: Views
+    endpoints: Endpoints
 
     async def see(self, *batch_ids: str, status: Status = PENDING, updated: float = 0) -> None:
         """Note that each of these batches has this status; what that owes is due at once."""
@@ -114,7 +114,6 @@ class Store:
             WATCH,
             {one.id for one in seen},
             lambda known: a_recorder().record(known, seen, now=at(0)),
-            now=at(0),
         )
 
     async def states(self) -> list[str]:
@@ -127,12 +126,14 @@ class Store:
 
 
 @asynccontextmanager
-async def opened(url: str, *endpoints: EndpointName) -> AsyncIterator[Store]:
+async def opened(url: str, clock: Clock, *endpoints: EndpointName) -> AsyncIterator[Store]:
     """The store at ``url``, whose events go to each of ``endpoints``."""
     database = await Database.open(url)
-    outbox = WatchedOutbox(database, Router(dict.fromkeys(endpoints or (HOOK,), FOR_PROGRAMS)))
+    router = Router(dict.fromkeys(endpoints or (HOOK,), FOR_PROGRAMS))
+    outbox = WatchedOutbox(database, router, clock)
     await Watches(database, outbox).begin(WATCH, now=at(0))
-    yield Store(database, outbox, Batches(database, outbox), Views(database))
+    batches, records = Batches(database, outbox), Endpoints(database, outbox)
+    yield Store(database, outbox, batches, Views(database), records)
     await database.close()
 
 
@@ -159,11 +160,14 @@ class Desk:
         concurrency: int = 4,
         schedule: Sequence[float] = (5.0, 30.0),
         timeout: float = 15.0,  # seconds, as an endpoint has it
+        rate: float | None = None,
     ) -> None:
         self.name = name
         self.concurrency = concurrency
         self.schedule = schedule
         self.timeout = timeout
+        self.rate = rate
+        self.final_statuses: frozenset[int] = frozenset()
         self.sent: list[Claimed] = []
         self.open: list[Claimed] = []
         self.most_open = 0
@@ -205,7 +209,13 @@ async def dispatching(
     store: Store, clock: Clock, *desks: Desk, metrics: Metrics | None = None
 ) -> AsyncIterator[Dispatcher]:
     """A dispatcher at work; at the end it is stopped, and ends by itself."""
-    dispatcher = Dispatcher(store.outbox, desks, clock=clock, metrics=metrics or Metrics())
+    dispatcher = Dispatcher(
+        store.outbox,
+        desks,
+        records=store.endpoints,
+        clock=clock,
+        metrics=metrics or Metrics(),
+    )
     async with asyncio.TaskGroup() as group:
         group.create_task(dispatcher.run())
         yield dispatcher

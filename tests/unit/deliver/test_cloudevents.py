@@ -42,6 +42,7 @@ def told(event: Event) -> Claimed:
         type=event.type,
         batch_id=event.batch_id,
         attempt=1,
+        turn=1,
         occurred_at=event.occurred_at,
         payload=json.dumps(event.payload, ensure_ascii=False).encode(),
     )

@@ -143,7 +143,7 @@ async def test_an_empty_schedule_is_one_try(store: Store, clock: ManualClock) ->
     assert (1, ["dead"]) == (len(desk.sent), await store.states())
 
 
-@pytest.mark.parametrize("failure", [Failure.GONE, Failure.REFUSED, Failure.UNUSABLE])
+@pytest.mark.parametrize("failure", [Failure.REFUSED, Failure.UNUSABLE])
 async def test_a_failure_that_is_final_is_not_tried_again(
     failure: Failure, store: Store, clock: ManualClock
 ) -> None:
@@ -194,7 +194,7 @@ async def test_while_a_rate_limit_lasts_nothing_is_kept_from_who_comes_next(
     async with dispatching(store, clock, desk):
         await store.outbox.until_given_back(1)
         clock.advance(LEASE.total_seconds() + 1)
-        released = await store.outbox.release(now=clock.now())
+        released = await store.outbox.release(())
 
     assert (0, 1) == (released, len(desk.sent))
     assert ["pending"] * 3 == await store.states()
@@ -225,7 +225,7 @@ async def test_a_slow_endpoint_is_not_sent_again_what_it_has_not_been_sent_yet(
     class Slow(Desk):
         async def answer(self, delivery: Claimed) -> Attempt:
             clock.advance(self.timeout)
-            await store.outbox.release(now=clock.now())  # without a word of what is held
+            await store.outbox.release(())  # without a word of what is held
             return await super().answer(delivery)
 
     desk = Slow(concurrency=1)
@@ -254,7 +254,7 @@ async def test_attempts_are_logged_once_each_and_loudest_where_it_matters(
     assert ("hook", "bat-1", "batch.pending", 1, "dead", 10.0) == tuple(
         told[0][key] for key in ("endpoint", "batch_id", "type", "attempt", "state", "duration_ms")
     )
-    assert "1 tries failed, the last: server_error: no" == told[0]["reason"]
+    assert "1 try failed, the last: server_error: no" == told[0]["reason"]
 
 
 async def test_a_row_of_failures_warns_once(store: Store, clock: ManualClock) -> None:
@@ -278,7 +278,7 @@ async def test_every_attempt_is_counted_by_its_outcome(store: Store, clock: Manu
     clock.advance(7)
     metrics = Metrics()
     desk = Desk(concurrency=1)
-    desk.answers = [refused(Failure.GONE)]
+    desk.answers = [refused(Failure.REFUSED)]
 
     async with dispatching(store, clock, desk, metrics=metrics):
         await store.outbox.until_written(2)
@@ -286,7 +286,7 @@ async def test_every_attempt_is_counted_by_its_outcome(store: Store, clock: Manu
     def value(name: str, **labels: str) -> float | None:
         return metrics.registry.get_sample_value(f"batchwatch_{name}", {"endpoint": HOOK} | labels)
 
-    assert 1 == value("delivery_attempts_total", outcome="gone")
+    assert 1 == value("delivery_attempts_total", outcome="refused")
     assert 1 == value("delivery_attempts_total", outcome="delivered")
     assert 1 == value("deliveries_dead_total")
     assert (1, 7) == (

@@ -34,7 +34,7 @@ async def test_a_stop_lets_what_is_under_way_come_to_its_end(
 
     assert 2 == len(desk.sent)
     assert ["delivered"] * 2 + ["pending"] * 8 == sorted(await store.states())
-    rest = await store.outbox.claim(HOOK, limit=99, now=clock.now())
+    rest = await store.outbox.claim(HOOK, limit=99)
     assert {f"bat-{nth}" for nth in range(10)} - set(desk.told) == {one.batch_id for one in rest}
     assert {1} == {one.attempt for one in rest}
 
@@ -70,7 +70,9 @@ async def test_who_will_not_wait_can_cancel(store: Store, clock: ManualClock) ->
     await store.see("bat-1", "bat-2")
     desk = Desk()
     desk.is_free.clear()
-    dispatcher = module.Dispatcher(store.outbox, [desk], clock=clock, metrics=Metrics())
+    dispatcher = module.Dispatcher(
+        store.outbox, [desk], records=store.endpoints, clock=clock, metrics=Metrics()
+    )
     task = asyncio.create_task(dispatcher.run())
     await desk.until(2)
     dispatcher.stop()
@@ -79,8 +81,8 @@ async def test_who_will_not_wait_can_cancel(store: Store, clock: ManualClock) ->
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    assert 2 == await store.outbox.release()
-    again = await store.outbox.claim(HOOK, limit=9, now=clock.now())
+    assert 2 == await store.outbox.recover({})
+    again = await store.outbox.claim(HOOK, limit=9)
     assert {one.event_id for one in desk.sent} == {one.event_id for one in again}
 
 
@@ -150,7 +152,7 @@ async def test_what_is_kept_past_its_lease_is_still_not_sent_again(
         desk.is_free.set()
         await store.outbox.until_refused(1)
         clock.advance(LEASE.total_seconds() + 1)
-        released = await store.outbox.release(now=clock.now(), held=dispatcher.held)
+        released = await dispatcher.release()
         store.outbox.is_full = False
         clock.advance(await asleep(clock, at_most=module.STORE_PAUSE))
         await store.outbox.until_written(1)
@@ -221,7 +223,7 @@ async def test_a_bug_over_one_delivery_stops_no_other(
     """Neither of its endpoint nor of another; it is given up with a traceback in the log."""
     await store_for_two.see("bat-1", "bat-2", "bat-3")
     await store_for_two.see("bat-1", status=RUNNING, updated=1)
-    buggy, other = Buggy(concurrency=1), Desk(OTHER)
+    buggy, other = Buggy(concurrency=1, schedule=()), Desk(OTHER)
 
     with capture_logs() as logs:
         async with dispatching(store_for_two, clock, buggy, other):
@@ -234,26 +236,31 @@ async def test_a_bug_over_one_delivery_stops_no_other(
     assert [True, True] == [one["exc_info"] for one in broke]
     assert {buggy.sent[0].event_id, buggy.sent[-1].event_id} == {one["event_id"] for one in broke}
     (shown,) = await store_for_two.views.batch("bat-1")
-    assert {"unusable: a bug in batchwatch; see its log", None} == {
+    assert {"1 try failed, the last: broke: a bug in batchwatch; see its log", None} == {
         one["reason"] for one in shown["deliveries"]
     }
 
 
-async def test_a_clock_that_is_set_forward_delays_nothing(store: Store, clock: ManualClock) -> None:
-    """The pause until a retry is by the wall; within a minute somebody looks at it again."""
+@pytest.mark.parametrize("jump", [-3600.0, 86_400.0])
+async def test_a_wall_clock_that_jumps_changes_no_pause(
+    store: Store, clock: ManualClock, jump: float
+) -> None:
+    """An hour back is no stall, and a day ahead is no storm."""
     await store.see("bat-1")
-    desk = Desk(schedule=(3600.0,))
+    desk = Desk(schedule=(30.0,))
     desk.answers = [refused()]
 
     async with dispatching(store, clock, desk):
         await store.outbox.until_something_is_due()
-        pause = await asleep(clock, at_most=3600)
-        clock.jump(2 * 3600)
-        clock.advance(module.RECHECK)
+        pause = await asleep(clock)
+        clock.jump(jump)
+        await store.see("bat-2")  # and what comes after it goes at once
         await desk.until(2)
+        clock.advance(pause)
+        await desk.until(3)
 
-    assert module.RECHECK == pause
-    assert [1, 2] == [one.attempt for one in desk.sent]
+    assert 24 <= pause <= 36
+    assert ["bat-1", "bat-2", "bat-1"] == desk.told
 
 
 async def test_a_result_that_cannot_be_written_keeps_no_other_from_it(
@@ -263,10 +270,10 @@ async def test_a_result_that_cannot_be_written_keeps_no_other_from_it(
     await store.see("bat-1", "bat-2", "bat-3")
     settle = type(store.outbox).settle
 
-    async def picky(self: Any, settled: Any, *, now: Any) -> None:
+    async def picky(self: Any, settled: Any) -> None:
         if any(one.delivery.batch_id == "bat-2" for one in settled):
             raise UnicodeError("bat-2")
-        await settle(self, settled, now=now)
+        await settle(self, settled)
 
     monkeypatch.setattr(type(store.outbox), "settle", picky)
     with capture_logs() as logs:

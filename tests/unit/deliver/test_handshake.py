@@ -38,6 +38,7 @@ def a_claimed(number: int = 1) -> Claimed:
         type="batch.running",
         batch_id=BatchId("bat-1"),
         attempt=1,
+        turn=1,
         occurred_at=at(0),
         payload=b"{}",
     )

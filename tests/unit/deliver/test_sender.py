@@ -13,6 +13,7 @@ import pytest
 
 from batchwatch import __version__
 from batchwatch.deliver.sender import KEPT_LIMIT
+from batchwatch.deliver.troubles import limits
 from batchwatch.domain.delivery import Failure
 from tests.support.clock import EPOCH
 from tests.support.receiver import says
@@ -258,10 +259,12 @@ async def test_silence_ends_a_request_before_a_long_limit_does(
 ) -> None:
     """Who may think for five minutes must at least be there."""
     monkeypatch.setattr("batchwatch.deliver.troubles.READ_TIMEOUT", SHORT)
+    limits.cache_clear()
 
     async with saying(said, then="hang") as line:
         attempt = await post(sender, line.url)
         await line.hung_up.wait()
+    limits.cache_clear()
 
     assert Failure.TIMEOUT is attempt.failure
     assert (attempt.detail or "").endswith(f"nothing was heard for {SHORT:g} s")

@@ -108,7 +108,7 @@ def test_a_batch_that_went_well_is_told_in_four_lines() -> None:
     assert_slack_takes(said)
     assert ["✅ Batch completed"] == texts(said, "plain_text")
     assert texts(said) == [
-        "*bat-1*\nRUNNING → *COMPLETED* after 5 min\n12 files, each has its job",
+        "*bat-1*\nRUNNING → *COMPLETED*, 5 min after it was first seen\n12 files, each has its job",
         "watch *default* · parse_v2 cfg-PARSE_AGENTIC · 2026-11-24 08:05:00 UTC",
     ]
     assert "✅ Batch completed: bat-1 (12 files, each has its job)" == said["text"]
@@ -243,10 +243,24 @@ def test_what_to_do_about_a_watch_is_not_cut_off(status: int) -> None:
 
 def test_a_reason_that_is_empty_makes_no_empty_block() -> None:
     """Slack refuses a text without characters."""
-    said = said_of(watch_event(WATCH, WATCH_RECOVERED, occurred_at=at(0), since=at(0), reason=""))
+    said = said_of(watch_event(WATCH, WATCH_FAILING, occurred_at=at(0), since=at(0), reason=""))
 
     assert_slack_takes(said)
     assert ["header", "context"] == [block["type"] for block in said["blocks"]]
+
+
+@pytest.mark.parametrize(
+    ("reason", "was"),
+    [("HTTP 401: set\nanother key", "\nIt was: HTTP 401: set another key"), ("", "")],
+)
+def test_the_all_clear_is_no_alarm(reason: str, was: str) -> None:
+    """It says how long it lasted, and what it was, as something that is over."""
+    event = watch_event(WATCH, WATCH_RECOVERED, occurred_at=at(310), since=at(0), reason=reason)
+
+    said = said_of(event)
+
+    assert_slack_takes(said)
+    assert f"It lasted 5 min 10 s.{was}" == texts(said)[0]
 
 
 @pytest.mark.parametrize("type_", EVENT_TYPES)

@@ -43,6 +43,7 @@ def a_claimed() -> Claimed:
         type=event.type,
         batch_id=BatchId("bat-1"),
         attempt=1,
+        turn=1,
         occurred_at=at(0),
         payload=msgspec.json.encode(event.payload),
     )

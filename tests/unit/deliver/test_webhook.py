@@ -34,6 +34,7 @@ def a_claimed(payload: bytes = PAYLOAD, *, attempt: int = 1) -> Claimed:
         type="batch.running",
         batch_id=BatchId("bat-1"),
         attempt=attempt,
+        turn=attempt,
         occurred_at=at(0),
         payload=payload,
     )

@@ -31,6 +31,7 @@ def claimed(attempt: int = 1) -> Claimed:
         type="batch.running",
         batch_id=BatchId("bat-1"),
         attempt=attempt,
+        turn=attempt,
         occurred_at=at(0),
         payload=b"{}",
     )

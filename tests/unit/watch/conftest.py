@@ -66,12 +66,12 @@ class Stand:
         import msgspec  # noqa: PLC0415
 
         events = []
-        while claimed := await self.outbox.claim(HOOK, limit=500, now=self.clock.now()):
+        while claimed := await self.outbox.claim(HOOK, limit=500):
             events += [msgspec.json.decode(one.payload) for one in claimed]
             taken = [
                 Settled(one, Attempt(self.clock.now(), 0.0), State.DELIVERED) for one in claimed
             ]
-            await self.outbox.settle(taken, now=self.clock.now())
+            await self.outbox.settle(taken)
         return events
 
     async def told_types(self) -> list[str]:
@@ -91,7 +91,7 @@ def stand(tmp_path: Path) -> Standing:
         async with AsyncExitStack() as stack:
             database = await Database.open(f"sqlite+aiosqlite:///{tmp_path / 'batchwatch.db'}")
             stack.push_async_callback(database.close)
-            outbox = Outbox(database, Router({HOOK: FOR_PROGRAMS}))
+            outbox = Outbox(database, Router({HOOK: FOR_PROGRAMS}), clock)
             batches, watches = Batches(database, outbox), Watches(database, outbox)
             session = await stack.enter_async_context(upstream_session())
             metrics = Metrics()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse
 from structlog.testing import capture_logs
 
+from batchwatch import __version__
 from batchwatch.metrics import Metrics
 from batchwatch.simulator import Simulator, Switch
-from batchwatch.web.server import ListenError, serve
+from batchwatch.web.server import ListenError, Troubles, serve
 from tests.support.daemon import environment, running
 from tests.support.receiver import Receiver
 
@@ -55,13 +57,13 @@ async def served(
     *,
     token: str | None = None,
     metrics: Metrics | None = None,
-    troubles: dict[str, str] | None = None,
+    troubles: dict[str, str] | Troubles | None = None,
     keys: Sequence[Mapping[str, str | None]] = (),
 ) -> AsyncIterator[Site]:
     """The server, with these troubles."""
 
-    async def found() -> dict[str, str]:
-        return troubles or {}
+    async def found() -> Troubles:
+        return troubles if isinstance(troubles, Troubles) else Troubles(grave=troubles or {})
 
     async with (
         serve(
@@ -83,11 +85,32 @@ async def test_whoever_answers_is_alive() -> None:
         assert (200, "ok\n") == await site.asked("/livez")
 
 
+async def test_who_is_ready_says_what_ails_all_the_same() -> None:
+    """A receiver that is down is no reason to start the daemon again, and is no secret."""
+    ailing = {"endpoint ops": "HTTP 500"}
+    async with (
+        served(troubles=Troubles(ailing=ailing)) as site,
+        site.http.get("/readyz") as got,
+    ):
+        assert (200, {"ready": True, "troubles": ailing}) == (got.status, await got.json())
+
+
 async def test_ready_is_who_has_no_trouble() -> None:
     """In a form that programs read."""
     async with served() as site, site.http.get("/readyz") as answer:
         assert (200, "application/json") == (answer.status, answer.content_type)
         assert {"ready": True, "troubles": {}} == await answer.json()
+
+
+async def test_the_root_names_what_there_is() -> None:
+    """For whoever asks it first; in a line that ends."""
+    async with served() as site, site.http.get("/") as answer:
+        said = await answer.json()
+        ends = (await answer.text()).endswith("}\n")
+        asked = [(await site.asked(path))[0] for path in said["paths"]]
+
+    assert (__version__, os.getpid(), True) == (said["batchwatch"], said["process"], ends)
+    assert [HTTPStatus.OK] * 4 == asked
 
 
 async def test_who_is_not_ready_names_every_trouble_and_why() -> None:
@@ -241,7 +264,7 @@ async def test_head_is_answered_like_get_without_the_body(path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", HTTPStatus.NOT_FOUND),
+        ("GET", "/dashboard", HTTPStatus.NOT_FOUND),
         ("GET", "/livez/", HTTPStatus.NOT_FOUND),
         ("GET", "/../etc/passwd", HTTPStatus.NOT_FOUND),
         ("POST", "/livez", HTTPStatus.METHOD_NOT_ALLOWED),
