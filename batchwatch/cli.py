@@ -11,6 +11,8 @@ import asyncio
 import os
 import secrets
 import signal
+import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
@@ -19,12 +21,16 @@ from batchwatch import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
+    from datetime import datetime
 
+    from batchwatch.resend import Desk
     from batchwatch.settings import Settings
     from batchwatch.settings.kinds import Kind
     from batchwatch.settings.signing import SigningSecret
-    from batchwatch.store import Views
+    from batchwatch.store import Views, Wanted
 
+_PREVIEWED: Final = 10  # deliveries that are shown before they are replayed
+_SHOWN: Final = 500  # characters of a receiver's answer
 _CANDIDATES: Final = 10  # that a beginning of an id may have meant, listed
 _T = TypeVar("_T")
 
@@ -63,6 +69,21 @@ def options(
     ] = False,
 ) -> None:
     """Take what comes before the command."""
+
+
+OfEndpoint = Annotated[str | None, typer.Option("--endpoint", help="Only to this endpoint.")]
+OfType = Annotated[
+    str | None, typer.Option("--type", help="Only events of this type, or of a group: batch.*.")
+]
+OfBatch = Annotated[str | None, typer.Option("--batch", help="Only of this batch.")]
+OfState = Annotated[
+    str | None,
+    typer.Option("--state", help="waiting, pending, in_flight, delivered, dead or cancelled."),
+]
+Since = Annotated[
+    str | None, typer.Option(help="Only those owed since then: a time, or how long ago, as 24h.")
+]
+Until = Annotated[str | None, typer.Option(help="Only those owed until then.")]
 
 
 def main() -> None:
@@ -334,6 +355,169 @@ def show(
         tables.print_batch(row, now=Clock().now())
 
 
+@app.command()
+def deliveries(
+    config: Config = None,
+    *,
+    endpoint: OfEndpoint = None,
+    type_: OfType = None,
+    batch: OfBatch = None,
+    state: OfState = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=100_000, help="The most that are listed.")
+    ] = 50,
+    as_json: Json = False,
+) -> None:
+    """List deliveries, the newest first: what was sent where, and what came of it."""
+    wanted = _wanted((), endpoint, type_, batch, state, since, until)
+    rows = _from_store(config, lambda views: views.deliveries(wanted, limit=limit))
+    if as_json:
+        _print_json(rows)
+        return
+    from batchwatch import tables  # noqa: PLC0415
+
+    tables.print_deliveries(rows)
+
+
+@app.command()
+def replay(
+    ids: Annotated[
+        list[int] | None,
+        typer.Argument(metavar="[ID]...", help="Deliveries, as batchwatch deliveries lists them."),
+    ] = None,
+    config: Config = None,
+    *,
+    endpoint: OfEndpoint = None,
+    type_: OfType = None,
+    batch: OfBatch = None,
+    state: OfState = None,
+    since: Since = None,
+    until: Until = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what would be sent again.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Send deliveries again: these, or all that match.
+
+    Without a --state those that were given up. Each keeps its event's id, so that its receiver
+    can tell it from news, and starts its retries anew. What is still being tried is left alone.
+    """
+    if not ids and not any((endpoint, type_, batch, state, since, until)):
+        _fail("name deliveries, or say which: --state dead for all that were given up", code=2)
+    if state is None and not ids:
+        state = "dead"
+    wanted = _wanted(tuple(ids or ()), endpoint, type_, batch, state, since, until)
+
+    async def find(views: Views) -> tuple[list[int], list[dict[str, Any]]]:
+        found = await views.replayable(wanted)
+        return found, await views.deliveries(
+            Wanted(ids=tuple(found[:_PREVIEWED])), limit=_PREVIEWED
+        )
+
+    from batchwatch.store import Wanted  # noqa: PLC0415
+
+    found, preview = _from_store(config, find)
+    if not found:
+        _fail("no delivery that has ended matches; batchwatch deliveries lists what there is")
+    if not as_json:
+        from batchwatch import tables  # noqa: PLC0415
+
+        tables.print_deliveries(preview)
+        if len(found) > len(preview):
+            typer.echo(f"… and {len(found) - len(preview)} more")
+    what = "1 delivery" if len(found) == 1 else f"{len(found)} deliveries"
+    if not dry_run and not yes:
+        _confirm(what, can_ask=sys.stdin.isatty() and not as_json)
+    done = 0 if dry_run else _change(config, lambda desk: desk.replay(found))
+    if as_json:
+        _print_json({"matched": len(found), "replayed": done, "ids": found})
+    elif dry_run:
+        typer.echo(f"{what} would be sent again.")
+    else:
+        typer.echo(f"{what} will be sent again, {_by_whom(config)}.")
+
+
+@app.command(name="test")
+def send_a_test(
+    endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its name in the settings.")],
+    config: Config = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Send a test event to an endpoint, and tell what came back."""
+    from batchwatch import log  # noqa: PLC0415
+    from batchwatch.clock import Clock  # noqa: PLC0415
+    from batchwatch.resend import send_test  # noqa: PLC0415
+    from batchwatch.settings import SettingsError  # noqa: PLC0415
+
+    settings = _settings(config, for_run=False)
+    _known_endpoint(settings, endpoint)
+    log.configure(style="console", level="error")
+    try:
+        attempt = asyncio.run(send_test(settings, endpoint, Clock()))
+    except SettingsError as error:
+        _fail(str(error), code=2)
+    ok = attempt.failure is None
+    if as_json:
+        _print_json({
+            "ok": ok,
+            "status_code": attempt.status_code,
+            "failure": attempt.failure,
+            "detail": attempt.detail,
+            "response": attempt.response,
+            "duration_ms": round(attempt.duration * 1000, 1),
+        })  # fmt: skip
+    else:
+        took = f"{attempt.duration * 1000:.0f} ms"
+        said = f"HTTP {attempt.status_code}" if attempt.status_code else "no answer"
+        _say_finding("ok" if ok else "wrong", endpoint, attempt.detail or f"{said} in {took}")
+        if attempt.response:
+            typer.echo(_one_line(attempt.response))
+    raise typer.Exit(0 if ok else 1)
+
+
+@app.command()
+def endpoints(config: Config = None, *, as_json: Json = False) -> None:
+    """List endpoints: how they are, and what they are owed."""
+    rows = _change(config, lambda desk: desk.endpoints())
+    if as_json:
+        _print_json(rows)
+        return
+    from batchwatch import tables  # noqa: PLC0415
+
+    tables.print_endpoints(rows)
+
+
+@app.command()
+def enable(
+    endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its name in the settings.")],
+    config: Config = None,
+) -> None:
+    """Send to an endpoint again that was disabled; what waited for it goes first."""
+    _known_endpoint(_settings(config, for_run=False), endpoint)
+    if _change(config, lambda desk: desk.enable(endpoint)):
+        typer.echo(f"{endpoint} is enabled; what it is owed is sent, {_by_whom(config)}.")
+    else:
+        typer.echo(f"{endpoint} was not disabled.")
+
+
+@app.command()
+def disable(
+    endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its name in the settings.")],
+    config: Config = None,
+) -> None:
+    """Send nothing more to an endpoint until it is enabled; what it is owed waits."""
+    _known_endpoint(_settings(config, for_run=False), endpoint)
+    if _change(config, lambda desk: desk.disable(endpoint)):
+        typer.echo(f"{endpoint} is disabled; what it is owed waits. batchwatch enable {endpoint}")
+    else:
+        typer.echo(f"{endpoint} was disabled already.")
+
+
 app.add_typer(secret, name="secret")
 
 
@@ -465,6 +649,115 @@ def _from_store(config: str | None, ask: Callable[[Views], Awaitable[_T]]) -> _T
         return asyncio.run(look())
     except StoreError as error:
         _fail(str(error))
+
+
+def _change(config: str | None, work: Callable[[Desk], Awaitable[_T]]) -> _T:
+    """Do something to the store beside the daemon, if one runs."""
+    from batchwatch.clock import Clock  # noqa: PLC0415
+    from batchwatch.resend import opened  # noqa: PLC0415
+    from batchwatch.store import StoreError  # noqa: PLC0415
+
+    settings = _settings(config, for_run=False)
+
+    async def act() -> _T:
+        async with opened(settings, Clock()) as desk:
+            return await work(desk)
+
+    try:
+        return asyncio.run(act())
+    except StoreError as error:
+        _fail(str(error))
+
+
+async def _replayable(views: Views, wanted: Wanted) -> tuple[list[int], list[dict[str, Any]]]:
+    """The ids of what may be replayed, and the first of them as rows to show."""
+    ids = await views.replayable(wanted)
+    first = replace(wanted, ids=tuple(ids[:_PREVIEWED]))
+    return ids, await views.deliveries(first, limit=_PREVIEWED) if ids else []
+
+
+def _confirm(what: str, *, can_ask: bool) -> None:
+    if not can_ask:
+        _fail(f"to send {what} again without being asked, say --yes", code=2)
+    typer.confirm(f"Send {what} again?", abort=True)
+
+
+def _preview(rows: list[dict[str, Any]], *, more: int) -> None:
+    from batchwatch import tables  # noqa: PLC0415
+
+    tables.print_deliveries(rows)
+    if more:
+        typer.echo(f"… and {more} more")
+
+
+def _by_whom(config: str | None) -> str:
+    from batchwatch.store.engine import file_of, holder_of  # noqa: PLC0415
+
+    file = file_of(_settings(config, for_run=False).database_url.get_secret_value())
+    runs = file is None or holder_of(file) is not None
+    return "by the daemon that is running" if runs else "once the daemon is started"
+
+
+def _known_endpoint(settings: Settings, name: str) -> None:
+    if name not in settings.endpoints:
+        names = ", ".join(settings.endpoints) or "none"
+        _fail(f"there is no endpoint {name}; those that are set: {names}", code=2)
+
+
+def _wanted(
+    ids: tuple[int, ...],
+    endpoint: str | None,
+    type_: str | None,
+    batch: str | None,
+    state: str | None,
+    since: str | None,
+    until: str | None,
+) -> Wanted:
+    """What the options of a command mean."""
+    from batchwatch.domain.delivery import State  # noqa: PLC0415
+    from batchwatch.settings.events import EventPattern  # noqa: PLC0415
+    from batchwatch.settings.kinds import Choice  # noqa: PLC0415
+    from batchwatch.store import Wanted  # noqa: PLC0415
+
+    pattern = _read("--type", EventPattern(), type_) if type_ else None
+    return Wanted(
+        ids=ids,
+        endpoint=endpoint,
+        type=None if pattern == "*" else pattern,
+        batch=batch,
+        state=_read("--state", Choice(*State), state) if state else None,
+        since=_moment("--since", since),
+        until=_moment("--until", until),
+    )
+
+
+def _moment(name: str, text: str | None) -> datetime | None:
+    """A moment as people say it: a time, or how long ago."""
+    from datetime import UTC, datetime, timedelta  # noqa: PLC0415
+
+    from batchwatch.settings.durations import EXAMPLES, parse_duration  # noqa: PLC0415
+
+    if text is None:
+        return None
+    try:
+        return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
+    except (ValueError, OverflowError):
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        _fail(
+            f"{name}: {text!r} is neither a time such as 2026-11-24T08:00:00Z nor how long ago, "
+            f"such as {EXAMPLES}",
+            code=2,
+        )
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def _one_line(text: str) -> str:
+    """The beginning of what a receiver said, with nothing that a terminal would obey."""
+    line = " ".join(text.split())[:_SHOWN]
+    return "".join(one if one.isprintable() else "?" for one in line)
 
 
 def _until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:

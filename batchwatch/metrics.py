@@ -78,7 +78,7 @@ class Metrics:
             "outcome",
         )
         self.endpoint_state = gauge(
-            "endpoint_state", "0 well, 1 held back and probed, 2 disabled.", "endpoint"
+            "endpoint_state", "How it is: 0 well, 1 held back and probed, 2 disabled.", "endpoint"
         )
         self.dead = counter("deliveries_dead_total", "Deliveries given up.", "endpoint")
         self.delivery_latency = histogram(

@@ -25,6 +25,7 @@ _COLOURS: Final = {
     "dead": "red",
 }
 _MARKS: Final = {"ok": ("✓", "green"), "wrong": ("✗", "red"), "skipped": ("-", "bright_black")}
+_HEALTH: Final = {"well": "green", "disabled": "red"}
 _FAILED_SHOWN: Final = 20
 _OTHERS_SHOWN: Final = 5
 # What a terminal would obey instead of show; rows hold what upstream and receivers said.
@@ -99,6 +100,51 @@ def print_batch(row: dict[str, Any], *, now: datetime) -> None:
     _print_table(console, columns)
     _print_files(console, row)
     _print_deliveries(console, row)
+
+
+def print_deliveries(rows: list[dict[str, Any]]) -> None:
+    """One line for each delivery, with what came of its last try."""
+    console = Console(**_AS_IT_IS)
+    rows = _printable(rows)
+    if not rows:
+        console.print("No delivery matches.")
+        return
+    _print_table(
+        console,
+        {
+            "id": [Text(str(row["id"])) for row in rows],
+            "event": [Text(row["type"]) for row in rows],
+            "about": [Text(row["batch_id"] or row["watch"]) for row in rows],
+            "endpoint": [Text(row["endpoint"]) for row in rows],
+            "state": [_status(row["state"]) for row in rows],
+            "tries": [Text(str(row["attempts"])) for row in rows],
+            "last try (UTC)": [
+                Text(_moment(row["tried_at"]) if row["tried_at"] else "") for row in rows
+            ],
+            "answer": [Text(row["reason"] or _answer(row)) for row in rows],
+        },
+    )
+
+
+def print_endpoints(rows: list[dict[str, Any]]) -> None:
+    """One line for each endpoint."""
+    console = Console(**_AS_IT_IS)
+    rows = _printable(rows)
+    if not rows:
+        console.print("No endpoint is set.")
+        return
+    _print_table(
+        console,
+        {
+            "endpoint": [Text(row["endpoint"]) for row in rows],
+            "state": [Text(row["state"], _HEALTH.get(row["state"], "yellow")) for row in rows],
+            "since (UTC)": [Text(_moment(row["since"]) if row["since"] else "") for row in rows],
+            "owed": [Text(str(row["owed"])) for row in rows],
+            "dead": [Text(str(row["dead"]), "red" if row["dead"] else "") for row in rows],
+            "url": [Text(row["url"] or "") for row in rows],
+            "reason": [Text(row["reason"] or "") for row in rows],
+        },
+    )
 
 
 def print_certified(row: dict[str, Any] | None) -> None:
@@ -218,6 +264,8 @@ def _print_deliveries(console: Console, row: dict[str, Any]) -> None:
 def _answer(last: dict[str, Any] | None) -> str:
     if last is None:
         return ""
+    if last["duration_ms"] is None:
+        return ""  # it was never tried
     return last["detail"] or f"HTTP {last['status_code']} in {last['duration_ms']:.0f} ms"
 
 

@@ -10,8 +10,24 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from batchwatch.domain.batch import CANCELLED, COMPLETED, FAILED, RUNNING, FileOutcome, Status
-from batchwatch.domain.event import EVENT_TYPES, MEANINGS, WATCH_FAILING, Event, watch_event
+from batchwatch.domain.batch import (
+    CANCELLED,
+    COMPLETED,
+    FAILED,
+    RUNNING,
+    EndpointName,
+    FileOutcome,
+    Status,
+)
+from batchwatch.domain.event import (
+    EVENT_TYPES,
+    MEANINGS,
+    WATCH_FAILING,
+    Event,
+    a_test_of,
+    watch_event,
+)
+from batchwatch.domain.health import FAILING_TO_TELL, Record
 from batchwatch.settings import EVENT_TYPES as SETTINGS_EVENT_TYPES
 from batchwatch.settings.events import NOT_SENT_YET
 from tests.support.builders import WATCH, a_batch, a_recorder, a_sighting, at
@@ -58,6 +74,12 @@ def events() -> list[Event]:
     made += recorder.miss({lost.id: lost}, now=at(9)).events
     for type_ in (WATCH_FAILING, "watch.recovered"):
         made.append(watch_event(WATCH, type_, occurred_at=at(9), since=at(0), reason="HTTP 503"))
+    record = Record(EndpointName("ops"), failing_since=at(0), failing_for=FAILING_TO_TELL)
+    failing, told = record.failed("HTTP 500", after=1, now=at(9))
+    for event in (told, failing.succeeded(now=at(9))[1], failing.disabled("410", now=at(9))[1]):
+        assert event is not None
+        made.append(event)
+    made.append(a_test_of(record.name, now=at(9)))
     return made
 
 

@@ -31,7 +31,7 @@ def settings(
     """The environment of ``batchwatch run``, with times that are short enough to watch."""
     endpoints = {
         "RECEIVER": {"URL": receiver.webhook_url, "SECRET": receiver.secret, **PATIENT},
-        "SLACK": {"TYPE": "slack", "URL": receiver.slack_url, **PATIENT},
+        "SLACK": {"TYPE": "slack", "URL": receiver.slack_url, "RATE_LIMIT": "1000/s", **PATIENT},
     }
     return {
         "LLAMA_CLOUD_BASE_URL": upstream_url,

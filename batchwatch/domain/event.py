@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
@@ -304,6 +304,19 @@ def endpoint_event(
         occurred_at=occurred_at,
         data=data,
     )
+
+
+def a_test_of(endpoint: EndpointName, *, now: datetime) -> Event:
+    """``endpoint.test``; unlike a fact, each one is new to the receiver."""
+    test = endpoint_event(
+        endpoint,
+        ENDPOINT_TEST,
+        occurred_at=now,
+        since=now,
+        reason="a test, sent by hand with batchwatch test",
+        share=0.0,
+    )
+    return replace(test, id=EventId(f"evt_{uuid.uuid4().hex}"))
 
 
 def rfc3339(moment: datetime) -> str:

@@ -31,9 +31,7 @@ EVENT_TYPES = (
     "endpoint.test",
 )
 # Names that are kept for later versions, so that settings made for those are valid here.
-NOT_SENT_YET = frozenset(
-    {"batch.settled", "batch.stuck", "batch.unstuck", "daemon.heartbeat", "endpoint.test"}
-)
+NOT_SENT_YET = frozenset({"batch.settled", "batch.stuck", "batch.unstuck", "daemon.heartbeat"})
 
 
 class EventPattern(Word):

@@ -5,7 +5,7 @@ from batchwatch.store.endpoints import Endpoints
 from batchwatch.store.engine import Database
 from batchwatch.store.errors import StoreError
 from batchwatch.store.outbox import Outbox
-from batchwatch.store.views import Views
+from batchwatch.store.views import Views, Wanted
 from batchwatch.store.watches import Watches
 
-__all__ = ["Batches", "Database", "Endpoints", "Outbox", "StoreError", "Views", "Watches"]
+__all__ = ["Batches", "Database", "Endpoints", "Outbox", "StoreError", "Views", "Wanted", "Watches"]

@@ -92,13 +92,14 @@ class Database:
         self._nudges: int | None = None
 
     @classmethod
-    async def open(cls, url: str, *, exclusive: bool = True) -> Self:
+    async def open(cls, url: str, *, exclusive: bool = True, writes: bool = False) -> Self:
         """Open the store at ``url``, and bring its schema up to date.
 
         ``exclusive`` is for the daemon: it takes the file's lock for as long
         as the store is open. Without it the store is for reading only, beside
         a running daemon, and nothing is written: no file is made, and rights
-        to read are enough.
+        to read are enough. With ``writes`` a command may change what is
+        there, beside a daemon or without one.
 
         Raises :class:`~batchwatch.store.errors.StoreError` with what to do.
         """
@@ -110,8 +111,10 @@ class Database:
             if exclusive:
                 lock = _take_lock(path)
                 _make_private(path)
-            else:
+            elif not writes:
                 parsed = _read_only(parsed, path)
+            elif not check_writable(path):
+                raise StoreUnusable(f"{path}: there is no store yet; has the daemon ever run?")
         database = cls(*_engines(parsed), where=where)
         database._lock = lock
         try:

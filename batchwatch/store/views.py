@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import sqlalchemy as sa
 
+from batchwatch.domain.delivery import OPEN as STILL_OPEN
+from batchwatch.domain.delivery import State
 from batchwatch.store.schema import (
     OPEN,
     attempts,
@@ -36,6 +38,42 @@ class OutboxDepth:
     state: str
     count: int
     oldest: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which deliveries are meant: those that match all that is given."""
+
+    ids: tuple[int, ...] = ()
+    endpoint: str | None = None
+    type: str | None = None  # or all of a group, as in ``batch.*``
+    batch: str | None = None
+    state: str | None = None
+    since: datetime | None = None  # when they came to be owed
+    until: datetime | None = None
+
+    def conditions(self) -> list[sa.ColumnElement[bool]]:
+        """The same for the database."""
+        found: list[sa.ColumnElement[bool]] = []
+        if self.ids:
+            found.append(deliveries.c.id.in_(self.ids))
+        if self.endpoint is not None:
+            found.append(deliveries.c.endpoint == self.endpoint)
+        if self.type is not None and self.type.endswith("*"):
+            found.append(events.c.type.startswith(self.type[:-1], autoescape=True))
+        elif self.type is not None:
+            found.append(events.c.type == self.type)
+        if self.batch is not None:
+            found.append(events.c.batch_id == self.batch)
+        if self.state == State.DEAD:  # as its index has it
+            found.append(sa.text("state = 'dead'"))  # type: ignore[arg-type]  # a condition, too
+        elif self.state is not None:
+            found.append(deliveries.c.state == self.state)
+        if self.since is not None:
+            found.append(deliveries.c.created_at >= self.since)
+        if self.until is not None:
+            found.append(deliveries.c.created_at < self.until)
+        return found
 
 
 class Views:
@@ -128,6 +166,54 @@ class Views:
                 .group_by(deliveries.c.endpoint, deliveries.c.state)
             )
         return [OutboxDepth(**row) for row in rows]
+
+    async def deliveries(self, wanted: Wanted, *, limit: int) -> list[Row]:
+        """Deliveries with the last try of each, the newest first."""
+        last = attempts.alias("last")
+        query = (
+            sa.select(
+                deliveries.c.id,
+                events.c.id.label("event_id"),
+                events.c.type,
+                events.c.watch,
+                events.c.batch_id,
+                deliveries.c.endpoint,
+                deliveries.c.state,
+                deliveries.c.attempts,
+                deliveries.c.created_at,
+                deliveries.c.due_at,
+                deliveries.c.settled_at,
+                deliveries.c.reason,
+                last.c.started_at.label("tried_at"),
+                last.c.status_code,
+                last.c.failure,
+                last.c.detail,
+                last.c.duration_ms,
+            )
+            .join(events, events.c.seq == deliveries.c.event_seq)
+            .outerjoin(
+                last,
+                (last.c.delivery_id == deliveries.c.id) & (last.c.number == deliveries.c.attempts),
+            )
+            .where(*wanted.conditions())
+            .order_by(deliveries.c.id.desc())
+            .limit(limit)
+        )
+        return await self._all(query)
+
+    async def replayable(self, wanted: Wanted) -> list[int]:
+        """The ids of the deliveries that are meant and have ended, in the order they were owed."""
+        query = (
+            sa.select(deliveries.c.id)
+            .join(events, events.c.seq == deliveries.c.event_seq)
+            .where(
+                *wanted.conditions(),
+                deliveries.c.state.not_in([one.value for one in STILL_OPEN]),
+            )
+            .order_by(deliveries.c.id)
+        )
+        async with self._database.read() as connection:
+            return list(await connection.scalars(query))
 
     async def _story(self, watch: str, batch_id: str) -> Row:
         def of(table: sa.Table) -> sa.ColumnElement[bool]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 import structlog
 
+from batchwatch.domain import health
 from batchwatch.log import configure, get_logger
 from batchwatch.simulator import FileLife, Simulator, Switch, a_life
 from tests.support.daemon import ROOT, environment, running
@@ -241,9 +242,10 @@ HEADER = "header-s3cret"
 
 @pytest.mark.parametrize("style", ["json", "console"])
 async def test_no_secret_is_in_the_log_of_a_daemon_on_a_bad_day(
-    style: Literal["json", "console"], tmp_path: Path
+    style: Literal["json", "console"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Upstream and receivers fail in every way they know, and repeat what they were sent."""
+    monkeypatch.setattr(health, "TRIES_TO_OPEN", 1_000)  # all of it, and at once
     stream = io.StringIO()
     configure(style=style, level="debug", stream=stream)
 
@@ -270,6 +272,7 @@ async def test_no_secret_is_in_the_log_of_a_daemon_on_a_bad_day(
             BATCHWATCH_ENDPOINTS__CHAT__URL=f"{receiver.url}{PATH}",
             BATCHWATCH_ENDPOINTS__CHAT__TYPE="slack",
             BATCHWATCH_ENDPOINTS__CHAT__RETRY_SCHEDULE="0s,10ms,10ms",
+            BATCHWATCH_ENDPOINTS__CHAT__RATE_LIMIT="1000/s",
             BATCHWATCH_ENDPOINTS__GONE__URL=f"http://127.0.0.1:1{PATH}",
             BATCHWATCH_ROUTES__ALL__ENDPOINTS="*",
         )

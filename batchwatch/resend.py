@@ -1,0 +1,132 @@
+"""Send again what was given up or lost by its receiver, and send a test, by hand."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from batchwatch.daemon import endpoint_of, guard_of, router_of
+from batchwatch.deliver.connections import Connections
+from batchwatch.domain.batch import EndpointName
+from batchwatch.domain.delivery import Claimed, DeliveryId
+from batchwatch.domain.event import a_test_of
+from batchwatch.domain.health import Record
+from batchwatch.settings.tls import tls_contexts
+from batchwatch.store import Database, Endpoints, Outbox, Views
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from batchwatch.clock import Clock
+    from batchwatch.domain.delivery import Attempt
+    from batchwatch.settings import Settings
+
+
+@asynccontextmanager
+async def opened(settings: Settings, clock: Clock) -> AsyncIterator[Desk]:
+    """The store, for a command that changes it beside a daemon or without one.
+
+    Raises :class:`~batchwatch.store.StoreError`.
+    """
+    url = settings.database_url.get_secret_value()
+    database = await Database.open(url, exclusive=False, writes=True)
+    try:
+        yield Desk(settings, database, clock)
+    finally:
+        await database.close()
+
+
+class Desk:
+    """What may be done by hand to deliveries and endpoints."""
+
+    def __init__(self, settings: Settings, database: Database, clock: Clock) -> None:
+        self.views = Views(database)
+        self._settings = settings
+        self._clock = clock
+        self._outbox = Outbox(database, router_of(settings), clock)
+        self._endpoints = Endpoints(database, self._outbox)
+
+    async def replay(self, ids: Sequence[int]) -> int:
+        """Have these sent again, each under its event's id; how many had ended and are."""
+        return await self._outbox.replay([DeliveryId(one) for one in ids])
+
+    async def endpoints(self) -> list[dict[str, Any]]:
+        """Each endpoint with its health and what it is owed; also those that are no longer set."""
+        records = await self._endpoints.records()
+        owed: dict[str, dict[str, int]] = {}
+        for one in await self.views.outbox():
+            owed.setdefault(one.endpoint, {})[one.state] = one.count
+        rows = []
+        for name in dict.fromkeys((*self._settings.endpoints, *owed)):
+            configured = self._settings.endpoints.get(name)
+            record = records.get(EndpointName(name), Record(EndpointName(name)))
+            counts = owed.get(name, {})
+            dead = counts.pop("dead", 0)
+            rows.append({
+                "endpoint": name,
+                "type": configured.type if configured else None,
+                "url": configured.url.shown if configured else None,
+                "state": "not set" if configured is None else _state_of(record),
+                "since": record.disabled_at or record.failing_since,
+                "reason": record.reason,
+                "owed": sum(counts.values()),
+                "dead": dead,
+            })  # fmt: skip
+        return rows
+
+    async def enable(self, name: str) -> bool:
+        """Let an endpoint be sent to again; whether it was disabled."""
+        record = (await self._endpoints.records()).get(EndpointName(name))
+        if record is None or record.disabled_at is None:
+            return False
+        await self._endpoints.write(record.enabled(), None, nudge=True)
+        return True
+
+    async def disable(self, name: str) -> bool:
+        """Send an endpoint nothing more until it is enabled; whether it was enabled."""
+        key = EndpointName(name)
+        before = (await self._endpoints.records()).get(key, Record(key))
+        if before.disabled_at is not None:
+            return False
+        record, event = before.disabled("by hand", now=self._clock.now())
+        await self._endpoints.write(record, event, nudge=True)
+        return True
+
+
+def _state_of(record: Record) -> str:
+    if record.disabled_at is not None:
+        return "disabled"
+    return "well" if record.failing_since is None else "failing"
+
+
+async def send_test(settings: Settings, name: str, clock: Clock) -> Attempt:
+    """Send ``endpoint.test`` to one endpoint at once, just as the daemon would send an event.
+
+    Nothing of it is in the store. Raises SettingsError over a TLS file.
+    """
+    configured = settings.endpoints[name]
+    contexts = tls_contexts(settings)
+    event = a_test_of(EndpointName(name), now=clock.now())
+    async with Connections(clock) as connections:
+        sender = connections.sender(
+            guard_of(configured),
+            tls=contexts.get(name),
+            proxy=configured.proxy.get_secret_value() if configured.proxy else None,
+        )
+        endpoint = endpoint_of(name, configured, sender, clock)
+        return await endpoint.send(
+            Claimed(
+                id=DeliveryId(0),
+                event_id=event.id,
+                endpoint=EndpointName(name),
+                subject=event.subject,
+                type=event.type,
+                batch_id=None,
+                attempt=1,
+                turn=1,
+                occurred_at=event.occurred_at,
+                payload=msgspec.json.encode(event.payload),
+            )
+        )

@@ -1,0 +1,199 @@
+"""When an endpoint is held back, told of, and given up."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchwatch.domain.batch import EndpointName
+from batchwatch.domain.health import (
+    FAILING_TO_DISABLE,
+    FAILING_TO_TELL,
+    LONGEST_SILENCE,
+    OFFLINE_PROBE_AFTER,
+    PROBE_AFTER,
+    TRIES_TO_OPEN,
+    WINDOW,
+    Breaker,
+    Record,
+)
+from tests.support.builders import at
+
+OPS = EndpointName("ops")
+HOUR = 3600.0
+
+
+def tried(breaker: Breaker, outcomes: str, *, every: float = 1.0, since: float = 0.0) -> float:
+    """Let tries fail (``x``) or go well (``.``); when the last one ended."""
+    now = since
+    for outcome in outcomes:
+        breaker.began()
+        breaker.ended(now, failed=outcome == "x")
+        now += every
+    return now - every
+
+
+def test_a_receiver_that_fails_now_and_then_is_not_held_back() -> None:
+    """Seven of ten must fail, and of ten at least."""
+    breaker = Breaker()
+
+    tried(breaker, "x" * (TRIES_TO_OPEN - 1))
+    tried(breaker, "..x..x.x.x" * 9, since=60)
+
+    assert (False, 0.0) == (breaker.is_open, breaker.wait(999))
+
+
+def test_one_that_keeps_failing_is_probed_and_left_alone_between() -> None:
+    """Half a minute after it, and after each probe that fails; a probe that goes well ends it."""
+    breaker = Breaker()
+    opened = tried(breaker, "...xxxxxxx")
+
+    assert PROBE_AFTER == breaker.wait(opened)
+    later = opened + PROBE_AFTER
+    assert 0 == breaker.wait(later)
+    breaker.began()
+    assert breaker.wait(later) > 1e9  # one probe at a time
+    breaker.ended(later, failed=True)
+    assert PROBE_AFTER == breaker.wait(later)
+    breaker.began()
+    breaker.ended(later + PROBE_AFTER, failed=False)
+    assert (False, 0.0) == (breaker.is_open, breaker.wait(later + PROBE_AFTER))
+
+
+def test_what_was_under_way_when_it_opened_neither_keeps_it_open_nor_counts() -> None:
+    """But what went well shows that the receiver is there."""
+    breaker = Breaker()
+    opened = tried(breaker, "x" * TRIES_TO_OPEN)
+    breaker.ended(opened + 20, failed=True)
+
+    assert PROBE_AFTER - 20 == breaker.wait(opened + 20)
+    breaker.ended(opened + 21, failed=False)
+    assert not breaker.is_open
+
+
+def test_failures_of_long_ago_are_forgotten() -> None:
+    """The window is five minutes."""
+    breaker = Breaker()
+    ended = tried(breaker, "x" * (TRIES_TO_OPEN - 1))
+    tried(breaker, "x", since=ended + 2 * WINDOW)
+
+    assert not breaker.is_open
+
+
+def test_without_a_network_it_is_tried_every_few_seconds_and_nothing_counts() -> None:
+    """As soon as anything comes back, it is as if nothing had been."""
+    breaker = Breaker()
+    breaker.began()
+    breaker.offline(0)
+
+    assert OFFLINE_PROBE_AFTER == breaker.wait(0)
+    breaker.began()
+    breaker.offline(OFFLINE_PROBE_AFTER)
+    breaker.began()
+    breaker.ended(2 * OFFLINE_PROBE_AFTER, failed=True)
+    assert not breaker.is_open
+
+
+@given(outcomes=st.lists(st.sampled_from("x.o?"), max_size=300), every=st.floats(0.01, 60))
+def test_whatever_happens_an_endpoint_is_never_left_alone_for_good(
+    outcomes: list[str], every: float
+) -> None:
+    """With no probe under way, the next try comes within half a minute."""
+    breaker, now = Breaker(), 0.0
+    for outcome in outcomes:
+        now += every
+        if breaker.wait(now) > 0:
+            continue
+        breaker.began()
+        if outcome == "o":
+            breaker.offline(now)
+        elif outcome == "?":
+            breaker.abandoned()
+        else:
+            breaker.ended(now, failed=outcome == "x")
+        assert breaker.wait(now) <= PROBE_AFTER
+
+
+def failing(record: Record, hours: float, *, every: float = HOUR) -> tuple[Record, list[str]]:
+    """A record after so many hours of failure, and what was told of it."""
+    told = []
+    for number in range(round(hours * HOUR / every)):
+        record, event = record.failed("HTTP 500", after=every, now=at(number * every))
+        if event is not None:
+            told.append(f"{event.type} {event.data['share']}")
+    return record, told
+
+
+def test_people_are_told_early_and_again_on_the_way_to_its_end() -> None:
+    """Five minutes, 50, 70 and 90 % of five days, and the end; each once."""
+    record, told = failing(Record(OPS), 130)
+
+    assert [
+        "endpoint.failing 0.0",
+        "endpoint.failing 0.5",
+        "endpoint.failing 0.7",
+        "endpoint.failing 0.9",
+        "endpoint.disabled 1.0",
+    ] == told
+    assert "120 hours of nothing but failure" in (record.reason or "")
+
+
+def test_a_hiccup_is_told_to_nobody() -> None:
+    """Neither its beginning nor its end."""
+    record, told = failing(Record(OPS), 0.07, every=60)
+    record, event = record.succeeded(now=at(999))
+
+    assert ([], None, Record(OPS)) == (told, event, record)
+
+
+def test_one_success_makes_all_well_and_is_told_if_the_failure_was() -> None:
+    """The next failure begins to count anew."""
+    record, _ = failing(Record(OPS), 70)
+    record, event = record.succeeded(now=at(0))
+
+    assert event is not None
+    assert "endpoint.recovered" == event.type
+    assert Record(OPS) == record
+
+
+def test_neither_a_jump_of_the_clock_nor_a_pause_makes_it_look_dead() -> None:
+    """Time is counted between tries, and no more of it than the longest pause between two."""
+    record, _ = Record(OPS).failed("x", after=0, now=at(0))
+    record, event = record.failed("x", after=1, now=at(0) + timedelta(days=400))
+    assert (1, None) == (record.failing_for, event)
+
+    record, _ = record.failed("x", after=400 * 24 * HOUR, now=at(0))
+    assert LONGEST_SILENCE + 1 == record.failing_for < FAILING_TO_DISABLE
+
+
+def test_once_disabled_nothing_is_told_until_it_is_enabled_and_takes_something() -> None:
+    """What was under way when it was disabled changes nothing."""
+    record, event = Record(OPS).disabled("it answered 410 Gone", now=at(0))
+    assert event is not None
+    assert record.failed("x", after=FAILING_TO_DISABLE, now=at(1)) == (record, None)
+    assert record.succeeded(now=at(1)) == (record, None)
+    assert record.disabled("by hand", now=at(1)) == (record, None)
+
+    record, event = record.enabled().succeeded(now=at(2))
+    assert event is not None
+    assert "endpoint.recovered" == event.type
+
+
+def test_each_time_it_fails_is_another_fact() -> None:
+    """Its events have ids of their own, and the same fact always the same."""
+    ids = []
+    record = Record(OPS)
+    for second in (0, 10_000):
+        record, _ = record.failed("x", after=0, now=at(second))
+        again = record
+        record, event = record.failed("x", after=FAILING_TO_TELL, now=at(second + 301))
+        _, same = again.failed("x", after=FAILING_TO_TELL, now=at(second + 999))
+        assert event is not None
+        assert same is not None
+        assert event.id == same.id
+        ids.append(event.id)
+        record, _ = record.succeeded(now=at(second + 400))
+
+    assert 2 == len(set(ids))
