@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import signal
 from typing import TYPE_CHECKING
@@ -97,8 +98,12 @@ async def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
         for _ in range(4):
             point = dice.choice(["change", "claim", "send", "settle", "passed"])
             # Some points are not reached again once all is told; then the end is as good.
-            async with spawned(environ, kill_at=f"{point}:after:{dice.randint(1, 6)}"):
-                await receiver.until(more_than(len(receiver.received)))
+            async with spawned(environ, kill_at=f"{point}:after:{dice.randint(1, 6)}") as process:
+                told = asyncio.create_task(receiver.until(more_than(len(receiver.received))))
+                died = asyncio.create_task(process.wait())
+                await asyncio.wait([told, died], return_when=asyncio.FIRST_COMPLETED)
+                told.cancel()
+                died.cancel()
         async with running(environ):
             await receiver.until(all_ended)
 

@@ -30,6 +30,10 @@ POINTS: dict[str, tuple[type, str]] = {
     "claim": (Outbox, "claim"),
     "send": (Webhook, "send"),
     "settle": (Outbox, "settle"),
+    # Within a transaction: all of it is undone by the file itself.
+    "write": (Batches, "_write"),
+    "enqueue": (Outbox, "enqueue"),
+    "move_up": (Outbox, "_move_up"),
 }
 
 

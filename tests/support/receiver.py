@@ -25,6 +25,12 @@ class Received:
     method: str
     headers: dict[str, str]
     body: bytes
+    status: int = 200  # of the answer
+
+    @property
+    def taken(self) -> bool:
+        """Whether the answer said so."""
+        return 200 <= self.status < 300
 
     @property
     def id(self) -> str:
@@ -77,7 +83,9 @@ class Receiver:
         answer = self.answers.pop(0) if self.answers else self.always
         response = web.Response(text="ok") if answer is None else await answer(request)
         async with self._arrived:
-            self.received.append(Received(request.path, request.method, headers, body))
+            self.received.append(
+                Received(request.path, request.method, headers, body, response.status)
+            )
             self._arrived.notify_all()
         return response
 
