@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Final
@@ -18,8 +19,9 @@ from batchwatch.deliver.dispatcher import Dispatcher
 from batchwatch.deliver.sender import Sender, new_session
 from batchwatch.deliver.signing import key_of
 from batchwatch.deliver.webhook import Webhook
-from batchwatch.domain.batch import RUNNING, BatchId, Observation
+from batchwatch.domain.batch import RUNNING, BatchId, EndpointName, Observation
 from batchwatch.domain.changes import Recorder
+from batchwatch.domain.routing import FOR_PROGRAMS, Router
 from batchwatch.metrics import Metrics
 from benchmarks.child import started
 from benchmarks.pipe import ENDPOINT, WATCH, open_store
@@ -50,8 +52,21 @@ QUICK_ROUNDS: Final = 3
 QUICK_PACED: Final = 200
 SYNCS: Final = 50
 SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLjOt"  # noqa: S105  # guards nothing
-LATER_GOAL: Final = 0.7  # of bare, signed
+GOAL: Final = 0.7  # of bare, signed
+P50_GOAL, P99_GOAL = 1.0, 5.0  # ms
 
+DEAD: Final = EndpointName("dead")
+DEAD_COUNT: Final = 10_000  # deliveries that wait for it
+DEAD_GOAL: Final = 1.1
+NOBODY: Final = "http://127.0.0.1:9/hook"  # the port of a service that nobody has
+
+BESIDE: Final = (
+    Column("alone_ms", "p95 alone, ms", ".1f"),
+    Column("beside_ms", "p95 beside it, ms", ".1f"),
+    Column("ratio", "ratio", ".2f"),
+    Column("lowest", "lowest", ".2f"),
+    Column("highest", "highest", ".2f"),
+)
 SPEED: Final = (
     Column("sender", "sender"),
     Column("per_second", "per second", ",.0f"),
@@ -84,19 +99,24 @@ async def run(progress: Progress, *, quick: bool) -> list[Finding]:
         measured = await take_turns(contestants, rounds=rounds, progress=progress)
         paced = QUICK_PACED if quick else PACED
         progress.stage(f"deliver: {PACE} a second")
-        delays = await _delays(receiver, paced)
+        waited = await _delays(receiver, paced)
+        alone: list[float] = []
+        beside: list[float] = []
+        progress.stage(f"deliver: beside a dead endpoint, {DEAD_COUNT:,} waiting", steps=2 * rounds)
+        for _ in range(rounds):
+            for p95s, dead in ((alone, 0), (beside, DEAD_COUNT)):
+                p95s.append(quantiles(await _delays(receiver, paced, dead=dead), n=20)[18])
+                progress.step()
+    shift = ratio(beside, alone)
     signed = ratio(measured["batchwatch, signed"], measured["bare"]).middle
-    cuts = quantiles(delays, n=100)
+    cuts = quantiles(waited, n=100)
     return [
         Finding(
             title=f"Notifications of a full outbox, {CONCURRENCY} requests at once",
             columns=SPEED,
             rows=compared(measured, to="bare", name="sender"),
             goals=[
-                Goal(
-                    f"later: at least {LATER_GOAL} of bare, and is {signed:.2f}",
-                    signed >= LATER_GOAL,
-                )
+                Goal(f"at least {GOAL} of bare, and is {signed:.2f}", signed >= GOAL),
             ],
             notes=[
                 f"Medians of {rounds} turns of {count:,}; bodies of {len(_body(events[0]))} bytes.",
@@ -112,11 +132,32 @@ async def run(progress: Progress, *, quick: bool) -> list[Finding]:
                     "notifications": paced,
                     "p50_ms": cuts[49] * 1e3,
                     "p99_ms": cuts[98] * 1e3,
-                    "highest_ms": max(delays) * 1e3,
+                    "highest_ms": max(waited) * 1e3,
                     "fsync_ms": _fsync() * 1e3,
                 }
             ],
+            goals=[
+                Goal(f"p50 below {P50_GOAL} ms", cuts[49] * 1e3 < P50_GOAL),
+                Goal(f"p99 below {P99_GOAL} ms", cuts[98] * 1e3 < P99_GOAL),
+            ],
             notes=["Each is claimed, signed, sent and acknowledged while the next are committed."],
+        ),
+        Finding(
+            title=f"The same beside an endpoint that is dead, with {DEAD_COUNT:,} waiting for it",
+            columns=BESIDE,
+            rows=[
+                {
+                    "alone_ms": median(alone) * 1e3,
+                    "beside_ms": median(beside) * 1e3,
+                    "ratio": shift.middle,
+                    "lowest": shift.low,
+                    "highest": shift.high,
+                }
+            ],
+            goals=[Goal("p95 no more than a tenth higher", shift.middle < DEAD_GOAL)],
+            notes=[
+                f"Medians of {rounds} turns of {paced:,} each; the dead one takes no connection."
+            ],
         ),
     ]
 
@@ -158,9 +199,9 @@ class _Counted:
         return attempt
 
 
-def _dispatcher(store: Store, endpoint: Endpoint) -> Dispatcher:
+def _dispatcher(store: Store, *endpoints: Endpoint) -> Dispatcher:
     return Dispatcher(
-        store.outbox, [endpoint], records=store.endpoints, clock=Clock(), metrics=Metrics()
+        store.outbox, endpoints, records=store.endpoints, clock=Clock(), metrics=Metrics()
     )
 
 
@@ -225,14 +266,25 @@ def _bare(receiver: _Receiver, events: Sequence[Event]) -> Callable[[], Awaitabl
     return run
 
 
-async def _delays(receiver: _Receiver, count: int) -> list[float]:
-    """Seconds from commit to receipt of each of ``count`` events that come at a steady pace."""
+async def _delays(receiver: _Receiver, count: int, *, dead: int = 0) -> list[float]:
+    """Seconds from commit to receipt of each of ``count`` events that come at a steady pace.
+
+    Beside them, so many may wait for an endpoint that takes no connection,
+    and is told of the new ones, too.
+    """
     committed: dict[str, float] = {}
+    names = [ENDPOINT, *([DEAD] if dead else [])]
     with tempfile.TemporaryDirectory() as folder:
-        async with open_store(Path(folder)) as store:
+        async with open_store(Path(folder), Router({DEAD: FOR_PROGRAMS})) as store:
             await store.watches.begin(WATCH, now=Clock().now())
+            for start in range(count, count + dead, PAGE):
+                await _commit(store, range(start, min(start + PAGE, count + dead)))
+        async with open_store(Path(folder), Router(dict.fromkeys(names, FOR_PROGRAMS))) as store:
             endpoint = _Counted(_webhook(receiver, [key_of(SECRET)]), count)
-            dispatcher = _dispatcher(store, endpoint)
+            broken = _webhook(receiver, [key_of(SECRET)])
+            broken = replace(broken, name=DEAD, url=NOBODY, schedule=[5.0, 30.0, 300.0])
+            endpoints = [endpoint, broken] if dead else [endpoint]
+            dispatcher = _dispatcher(store, *endpoints)
             running = asyncio.create_task(dispatcher.run())
             begun = time.monotonic()
             for number in range(count):

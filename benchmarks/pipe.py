@@ -44,11 +44,12 @@ class Store:
 
 
 @asynccontextmanager
-async def open_store(folder: Path) -> AsyncIterator[Store]:
-    """The store in ``folder``, an SQLite file as the daemon has it."""
+async def open_store(folder: Path, router: Router | None = None) -> AsyncIterator[Store]:
+    """The store in ``folder``, an SQLite file as the daemon has it; by default for one endpoint."""
     database = await Database.open(f"sqlite+aiosqlite:///{folder}/batchwatch.db")
     try:
-        outbox = Outbox(database, Router(defaults={ENDPOINT: FOR_PROGRAMS}), Clock())
+        router = router or Router(defaults={ENDPOINT: FOR_PROGRAMS})
+        outbox = Outbox(database, router, Clock())
         batches, watches = Batches(database, outbox), Watches(database, outbox)
         endpoints = Endpoints(database, outbox)
         yield Store(database, outbox, batches, watches, Views(database), endpoints)

@@ -30,6 +30,7 @@ async def take_turns(
     it, statements compiled, caches filled.
     """
     measured: dict[str, list[float]] = {name: [] for name in contestants}
+    gc.freeze()  # as the daemon does
     for number in range(rounds + 1):
         for name, run in contestants.items():
             gc.collect()  # nobody pays for another's garbage
