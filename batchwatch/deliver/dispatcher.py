@@ -52,7 +52,7 @@ class Dispatcher:
         self.clock = clock
         self.metrics = metrics
         self.held: set[DeliveryId] = set()  # claimed, and not yet written or given back
-        self.is_stopping = False
+        self.stopping = asyncio.Event()
         self._records = records
         self._lanes = {endpoint.name: Lane(endpoint, self) for endpoint in endpoints}
         self._lanes_ended = False
@@ -67,7 +67,8 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Deliver until :meth:`stop`; then finish what is being sent, write it, and return."""
-        await self.reload()
+        while not await self.reload() and not self.is_stopping:
+            await self.clock.wait(self.stopping, STORE_PAUSE)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._write(), name="deliver.settle")
             async with asyncio.TaskGroup() as lanes:
@@ -78,20 +79,26 @@ class Dispatcher:
 
     def stop(self) -> None:
         """Claim and send nothing more."""
-        self.is_stopping = True
+        self.stopping.set()
         for lane in self._lanes.values():
             lane.wake()
 
-    async def reload(self) -> None:
-        """Read again which endpoints are disabled, and look for what a command made due."""
+    @property
+    def is_stopping(self) -> bool:
+        """Whether nothing more is to be claimed or sent."""
+        return self.stopping.is_set()
+
+    async def reload(self) -> bool:
+        """Read which endpoints are disabled, and look for what a command made due; if it could."""
         try:
             records = await self._records.records()
         except StoreError as error:
             log.warning("endpoints.unread", reason=str(error))
-            return
+            return False
         for name, lane in self._lanes.items():
             lane.take_over(records.get(name))
             lane.wake()
+        return True
 
     async def release(self) -> int:
         """Give back deliveries whose lease is over: whoever held them did not come back."""

@@ -136,14 +136,16 @@ class Lane:
         """How many to claim now; 0 as long as there is enough at hand."""
         if self._breaker.is_open:
             return 0 if self._at_hand else 1
+        # What can be tried in half of the lease: some of it is being sent, some is at hand then.
         pace = self.endpoint.concurrency / max(self._takes, 0.001)
         if self.endpoint.rate is not None:
             pace = min(pace, self.endpoint.rate)
-        # Beyond what is being sent, what can be tried in half of the lease.
-        ahead = max(1, min(PAGE, int(pace * self._lease / 2)))
+        triable = max(1, int(pace * self._lease / 2))
+        sent = min(self.endpoint.concurrency, triable)
+        ahead = min(PAGE, triable)
         # To claim again for each that is done would cost more than to send it.
-        self._enough = self.endpoint.concurrency + ahead // 2
-        return self.endpoint.concurrency + ahead - self._at_hand if self._lacks else 0
+        self._enough = sent + ahead // 2
+        return sent + ahead - self._at_hand if self._lacks else 0
 
     @property
     def _lacks(self) -> bool:
@@ -214,7 +216,7 @@ class Lane:
         slot = max(now, self._next_slot)
         self._next_slot = slot + 1.0 / self.endpoint.rate
         if slot > now:
-            await self._clock.sleep(slot - now)
+            await self._clock.wait(self._dispatcher.stopping, slot - now)
         return not self._dispatcher.is_stopping and self._hold() <= 0
 
     def _hold(self) -> float:
