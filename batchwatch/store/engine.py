@@ -15,9 +15,9 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from batchwatch.store import driver, schema
+from batchwatch.store.driver import create_async_engine
 from batchwatch.store.errors import (
     SchemaTooNew,
     SchemaTooOld,
