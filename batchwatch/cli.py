@@ -412,33 +412,21 @@ def replay(
         state = "dead"
     wanted = _wanted(tuple(ids or ()), endpoint, type_, batch, state, since, until)
 
-    async def find(views: Views) -> tuple[list[int], list[dict[str, Any]]]:
-        found = await views.replayable(wanted)
-        return found, await views.deliveries(
-            Wanted(ids=tuple(found[:_PREVIEWED])), limit=_PREVIEWED
-        )
-
-    from batchwatch.store import Wanted  # noqa: PLC0415
-
-    found, preview = _from_store(config, find)
+    found, first = _from_store(config, lambda views: _replayable(views, wanted))
     if not found:
         _fail("no delivery that has ended matches; batchwatch deliveries lists what there is")
     if not as_json:
-        from batchwatch import tables  # noqa: PLC0415
-
-        tables.print_deliveries(preview)
-        if len(found) > len(preview):
-            typer.echo(f"… and {len(found) - len(preview)} more")
+        _preview(first, more=len(found) - len(first))
     what = "1 delivery" if len(found) == 1 else f"{len(found)} deliveries"
     if not dry_run and not yes:
         _confirm(what, can_ask=sys.stdin.isatty() and not as_json)
-    done = 0 if dry_run else _change(config, lambda desk: desk.replay(found))
+    done = 0 if dry_run else _at_desk(config, lambda desk: desk.replay(found))
     if as_json:
         _print_json({"matched": len(found), "replayed": done, "ids": found})
     elif dry_run:
         typer.echo(f"{what} would be sent again.")
     else:
-        typer.echo(f"{what} will be sent again, {_by_whom(config)}.")
+        typer.echo(f"{done} of them will be sent again, {_by_whom(config)}.")
 
 
 @app.command(name="test")
@@ -483,7 +471,7 @@ def send_a_test(
 @app.command()
 def endpoints(config: Config = None, *, as_json: Json = False) -> None:
     """List endpoints: how they are, and what they are owed."""
-    rows = _change(config, lambda desk: desk.endpoints())
+    rows = _at_desk(config, lambda desk: desk.endpoints(), writes=False)
     if as_json:
         _print_json(rows)
         return
@@ -499,7 +487,7 @@ def enable(
 ) -> None:
     """Send to an endpoint again that was disabled; what waited for it goes first."""
     _known_endpoint(_settings(config, for_run=False), endpoint)
-    if _change(config, lambda desk: desk.enable(endpoint)):
+    if _at_desk(config, lambda desk: desk.enable(endpoint)):
         typer.echo(f"{endpoint} is enabled; what it is owed is sent, {_by_whom(config)}.")
     else:
         typer.echo(f"{endpoint} was not disabled.")
@@ -512,7 +500,7 @@ def disable(
 ) -> None:
     """Send nothing more to an endpoint until it is enabled; what it is owed waits."""
     _known_endpoint(_settings(config, for_run=False), endpoint)
-    if _change(config, lambda desk: desk.disable(endpoint)):
+    if _at_desk(config, lambda desk: desk.disable(endpoint)):
         typer.echo(f"{endpoint} is disabled; what it is owed waits. batchwatch enable {endpoint}")
     else:
         typer.echo(f"{endpoint} was disabled already.")
@@ -651,8 +639,10 @@ def _from_store(config: str | None, ask: Callable[[Views], Awaitable[_T]]) -> _T
         _fail(str(error))
 
 
-def _change(config: str | None, work: Callable[[Desk], Awaitable[_T]]) -> _T:
-    """Do something to the store beside the daemon, if one runs."""
+def _at_desk(
+    config: str | None, work: Callable[[Desk], Awaitable[_T]], *, writes: bool = True
+) -> _T:
+    """Look at the store, or change it, beside the daemon if one runs."""
     from batchwatch.clock import Clock  # noqa: PLC0415
     from batchwatch.resend import opened  # noqa: PLC0415
     from batchwatch.store import StoreError  # noqa: PLC0415
@@ -660,7 +650,7 @@ def _change(config: str | None, work: Callable[[Desk], Awaitable[_T]]) -> _T:
     settings = _settings(config, for_run=False)
 
     async def act() -> _T:
-        async with opened(settings, Clock()) as desk:
+        async with opened(settings, Clock(), writes=writes) as desk:
             return await work(desk)
 
     try:

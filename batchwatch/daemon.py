@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from batchwatch.deliver.connections import Connections
-from batchwatch.deliver.dispatcher import Dispatcher
+from batchwatch.deliver.dispatcher import SILENCE, Dispatcher
 from batchwatch.deliver.guard import Guard
 from batchwatch.deliver.handshake import Handshake
 from batchwatch.deliver.signing import key_of
@@ -72,9 +72,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
         watches = Watches(database, outbox)
         views = Views(database)
         # The store is ours alone: whoever held deliveries is gone.
-        await outbox.recover(
-            {EndpointName(name): one.retry_schedule for name, one in settings.endpoints.items()}
-        )
+        await outbox.recover()
 
         connections = await stack.enter_async_context(Connections(clock))
         endpoints = [
@@ -96,6 +94,8 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             records=Endpoints(database, outbox),
             clock=clock,
             metrics=metrics,
+            # LlamaCloud is heard with each poll, which may be a long time from the next.
+            silence=max(SILENCE, *(4 * one.poll_interval for one in settings.watches.values())),
         )
 
         upstream = await stack.enter_async_context(upstream_session())
@@ -148,17 +148,20 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             # Imported once the first poll is on its way: APScheduler takes a while.
             from batchwatch.upkeep import Upkeep  # noqa: PLC0415
 
-            scheduler = Upkeep(
+            upkeep = Upkeep(
                 database=database,
                 dispatcher=dispatcher,
                 views=views,
                 endpoints=settings.endpoints,
                 watches=settings.watches,
-            ).start()
+            )
+            upkeep.start()
+            minding = group.create_task(upkeep.mind_the_clock(), name="clock")
             try:
                 await stop.wait()
             finally:
-                scheduler.shutdown(wait=False)
+                upkeep.stop()
+                minding.cancel()
             log.info("daemon.stopping", grace_s=settings.shutdown_grace)
             for task in watching:
                 task.cancel()  # at any moment: all that they saw is in the store, or seen again

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -23,15 +23,17 @@ if TYPE_CHECKING:
     from batchwatch.domain.delivery import Attempt
     from batchwatch.settings import Settings
 
+AT_ONCE: Final = 1_000  # deliveries to a transaction
+
 
 @asynccontextmanager
-async def opened(settings: Settings, clock: Clock) -> AsyncIterator[Desk]:
-    """The store, for a command that changes it beside a daemon or without one.
+async def opened(settings: Settings, clock: Clock, *, writes: bool) -> AsyncIterator[Desk]:
+    """The store, for a command that changes it or only looks, beside a daemon or without one.
 
     Raises :class:`~batchwatch.store.StoreError`.
     """
     url = settings.database_url.get_secret_value()
-    database = await Database.open(url, exclusive=False, writes=True)
+    database = await Database.open(url, exclusive=False, writes=writes)
     try:
         yield Desk(settings, database, clock)
     finally:
@@ -45,12 +47,16 @@ class Desk:
         self.views = Views(database)
         self._settings = settings
         self._clock = clock
-        self._outbox = Outbox(database, router_of(settings), clock)
+        self._outbox = Outbox(database, router_of(settings), clock, beside=True)
         self._endpoints = Endpoints(database, self._outbox)
 
     async def replay(self, ids: Sequence[int]) -> int:
         """Have these sent again, each under its event's id; how many had ended and are."""
-        return await self._outbox.replay([DeliveryId(one) for one in ids])
+        done = 0
+        for start in range(0, len(ids), AT_ONCE):
+            some = ids[start : start + AT_ONCE]
+            done += await self._outbox.replay([DeliveryId(one) for one in some])
+        return done
 
     async def endpoints(self) -> list[dict[str, Any]]:
         """Each endpoint with its health and what it is owed; also those that are no longer set."""
@@ -78,21 +84,17 @@ class Desk:
 
     async def enable(self, name: str) -> bool:
         """Let an endpoint be sent to again; whether it was disabled."""
-        record = (await self._endpoints.records()).get(EndpointName(name))
-        if record is None or record.disabled_at is None:
-            return False
-        await self._endpoints.write(record.enabled(), None, nudge=True)
-        return True
+        return await self._endpoints.change(
+            EndpointName(name),
+            lambda record: (record.enabled() if record.disabled_at else record, None),
+        )
 
     async def disable(self, name: str) -> bool:
         """Send an endpoint nothing more until it is enabled; whether it was enabled."""
-        key = EndpointName(name)
-        before = (await self._endpoints.records()).get(key, Record(key))
-        if before.disabled_at is not None:
-            return False
-        record, event = before.disabled("by hand", now=self._clock.now())
-        await self._endpoints.write(record, event, nudge=True)
-        return True
+        now = self._clock.now()
+        return await self._endpoints.change(
+            EndpointName(name), lambda record: record.disabled("by hand", now=now)
+        )
 
 
 def _state_of(record: Record) -> str:

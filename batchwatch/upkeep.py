@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
+CLOCK_CHECK: Final = 5.0  # seconds
+CLOCK_JUMP: Final = 1.5  # seconds; less is the drift that NTP mends
 _OWED: Final = ("waiting", "pending", "in_flight", "dead")
 
 
@@ -39,16 +41,18 @@ class Upkeep:
         self._views = views
         self._endpoints = endpoints
         self._watches = watches
+        self._nudges: int | None = None  # the first look reads all again, whatever went before
         self._clock = dispatcher.clock
         self._metrics = dispatcher.metrics
-
-    def start(self) -> AsyncIOScheduler:
-        """Start the jobs; the caller shuts the scheduler down."""
         # A job that is late, for the machine slept, runs once and not once for each time missed.
-        scheduler = AsyncIOScheduler(
+        self._scheduler = AsyncIOScheduler(
             timezone=UTC,  # intervals need none, and not every valid TZ is one to APScheduler
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
+
+    def start(self) -> None:
+        """Start the jobs."""
+        scheduler = self._scheduler
         at_once = {"next_run_time": datetime.now(UTC)}  # the scheduler's clock is the true one
         for seconds, job, more in (
             (2, self.obey, {}),
@@ -61,12 +65,28 @@ class Upkeep:
                 _at_its_border(job), "interval", seconds=seconds, name=job.__name__, **more
             )
         scheduler.start()
-        return scheduler
+
+    def stop(self) -> None:
+        """Start no more of them."""
+        self._scheduler.shutdown(wait=False)
+
+    async def mind_the_clock(self) -> None:
+        """Have the jobs run on when the wall clock is set back, which the scheduler goes by."""
+        behind = self._clock.steady() - self._clock.now()
+        while True:
+            await self._clock.sleep(CLOCK_CHECK)
+            before, behind = behind, self._clock.steady() - self._clock.now()
+            jumped = (before - behind).total_seconds()
+            if abs(jumped) >= CLOCK_JUMP:
+                log.warning("clock.jumped", seconds=round(jumped, 1))
+                for job in self._scheduler.get_jobs():
+                    job.modify(next_run_time=datetime.now(UTC))
 
     async def obey(self) -> None:
         """Take note of what a command has changed in the store."""
-        if await self._database.was_nudged():
-            await self._dispatcher.reload()
+        nudges = await self._database.nudges()
+        if nudges != self._nudges and await self._dispatcher.reload():
+            self._nudges = nudges
 
     async def release(self) -> None:
         """Give back deliveries whose lease is over: whoever held them did not come back."""
@@ -76,7 +96,7 @@ class Upkeep:
 
     async def count(self) -> None:
         """Count what is owed, by endpoint; those that are no longer set are among them."""
-        now = self._clock.steady()
+        now = self._clock.now()
         depths = await self._views.outbox()
         for endpoint in {*self._endpoints, *(one.endpoint for one in depths)}:
             of_it = [one for one in depths if one.endpoint == endpoint]

@@ -8,10 +8,10 @@ to a commit.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from batchwatch.deliver.lane import Lane
+from batchwatch.domain.delivery import Attempt, Failure, Settled, State
 from batchwatch.log import get_logger
 from batchwatch.store import StoreError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from batchwatch.clock import Clock
     from batchwatch.deliver.endpoint import Endpoint
     from batchwatch.domain.batch import EndpointName
-    from batchwatch.domain.delivery import DeliveryId, Settled
+    from batchwatch.domain.delivery import DeliveryId
     from batchwatch.domain.event import Event
     from batchwatch.domain.health import Record
     from batchwatch.metrics import Metrics
@@ -33,7 +33,7 @@ GROUP: Final = 400  # acknowledgements to a commit; more gains nothing
 GATHER: Final = 0.02  # seconds that a commit waits for more, while more is under way
 UNWRITTEN_LIMIT: Final = 1_000  # tries that may be done and not yet written
 STORE_PAUSE: Final = 1.0  # seconds before the store is tried again
-SILENCE: Final = 120.0  # seconds in which nobody was heard: it may be our own network
+SILENCE: Final = 120.0  # seconds; LlamaCloud alone is heard more often
 
 
 class Dispatcher:
@@ -47,6 +47,7 @@ class Dispatcher:
         records: Endpoints,
         clock: Clock,
         metrics: Metrics,
+        silence: float = SILENCE,
     ) -> None:
         self.outbox = outbox
         self.clock = clock
@@ -56,10 +57,11 @@ class Dispatcher:
         self._records = records
         self._lanes = {endpoint.name: Lane(endpoint, self) for endpoint in endpoints}
         self._lanes_ended = False
+        self._silence = silence  # seconds without an answer from anybody: it may be our network
         self._heard_at: float | None = None  # monotonic, when anybody answered us
         self._settled: list[Settled] = []
         self._group = GROUP  # how many of them go into the next commit
-        self._noted: deque[tuple[Record, Event | None]] = deque()  # health, to be written
+        self._noted: dict[EndpointName, tuple[Record, list[Event]]] = {}  # health, to be written
         self._something = asyncio.Event()  # there is something to write, or nothing more will come
         self._room = asyncio.Event()  # there is not too much to write
         self._room.set()
@@ -96,7 +98,8 @@ class Dispatcher:
             log.warning("endpoints.unread", reason=str(error))
             return False
         for name, lane in self._lanes.items():
-            lane.take_over(records.get(name))
+            if name not in self._noted:  # else it is newer than what was read
+                lane.take_over(records.get(name))
             lane.wake()
         return True
 
@@ -115,11 +118,14 @@ class Dispatcher:
 
     def has_heard(self) -> bool:
         """Whether somebody answered lately."""
-        return self._heard_at is not None and self.clock.monotonic() - self._heard_at < SILENCE
+        return (
+            self._heard_at is not None and self.clock.monotonic() - self._heard_at < self._silence
+        )
 
     def note(self, record: Record, event: Event | None) -> None:
-        """Have an endpoint's health written down."""
-        self._noted.append((record, event))
+        """Have an endpoint's health written down, and the others told."""
+        _, events = self._noted.get(record.name, (record, []))
+        self._noted[record.name] = (record, [*events, *([event] if event else [])])
         self._something.set()
 
     async def done(self, settled: Settled) -> None:
@@ -163,23 +169,42 @@ class Dispatcher:
                 self._group = 1
                 return
             log.exception("delivery.unwritable", delivery_id=group[0].delivery.id)
+            await self._give_up(group[0])
         self._group = min(GROUP, self._group * 2)
         del self._settled[: len(group)]
         self.held.difference_update(one.delivery.id for one in group)
         if len(self._settled) < UNWRITTEN_LIMIT:
             self._room.set()
 
-    async def _write_noted(self) -> None:
-        if not self._noted:
-            return
-        record, event = self._noted[0]
+    async def _give_up(self, settled: Settled) -> None:
+        """Write a dead letter in place of what cannot be written, lest it be sent for ever."""
+        reason = "what came of it cannot be written; see the log"
+        attempt = Attempt(self.clock.now(), 0.0, Failure.BROKE, detail=reason)
         try:
-            await self._records.write(record, event)
+            await self.outbox.settle(
+                [Settled(settled.delivery, attempt, State.DEAD, reason=reason)]
+            )
         except StoreError:
             raise
         except Exception:
-            log.exception("endpoint.unwritable", endpoint=record.name)
-        self._noted.popleft()
+            log.exception("delivery.lost", delivery_id=settled.delivery.id)
+
+    async def _write_noted(self) -> None:
+        while self._noted:
+            name, (record, events) = next(iter(self._noted.items()))
+            try:
+                kept = await self._records.keep(record, events)
+            except StoreError:
+                raise
+            except Exception:
+                log.exception("endpoint.unwritable", endpoint=name)
+                kept = record
+            if self._noted[name] == (record, events):  # nothing was noted meanwhile
+                del self._noted[name]
+            else:
+                self._noted[name] = (self._noted[name][0], self._noted[name][1][len(events) :])
+            if kept != record:
+                self._lanes[name].take_over(kept)  # a command was there first
 
     def store_failed(self, event: str, error: StoreError, **more: object) -> None:
         """Say so; the first of a row is an error, the others are counted by the store's metric."""

@@ -13,6 +13,7 @@ from batchwatch.domain.delivery import (
     BLAMELESS_FAILURES,
     Attempt,
     Failure,
+    Ours,
     Settled,
     State,
     settle,
@@ -97,12 +98,13 @@ class Lane:
     def take_over(self, record: Record | None) -> None:
         """Take note of what the store says of the endpoint; a command may have changed it."""
         record = record or Record(self.endpoint.name)
-        if self._failed_at is not None and record.disabled_at == self._record.disabled_at:
+        if self._failed_at is not None and record.disabled_at is None is self._record.disabled_at:
             return  # we know more of it
         if self._record.disabled_at is not None and record.disabled_at is None:
             self._breaker = Breaker()
         self._record = record
         self._failed_at = None
+        self._written_for = record.failing_for
         self._show()
 
     async def run(self) -> None:
@@ -193,13 +195,13 @@ class Lane:
                 if self._queue.empty():
                     self.wake()
                 continue
-            self._breaker.began()
+            probe = self._breaker.began()
             self._sending += 1
             begun = self._clock.monotonic()
             settled = await self._try(delivery)
             self._takes += (self._clock.monotonic() - begun - self._takes) / 8
             self._sending -= 1
-            self._judge(settled.attempt)
+            self._judge(settled.attempt, probe=probe)
             self._tell(settled)
             await self._dispatcher.done(settled)
             self._at_hand -= 1
@@ -237,7 +239,9 @@ class Lane:
             )
         if attempt.status_code is not None:
             self._dispatcher.heard()
-        elif attempt.may_be_ours and not self._dispatcher.has_heard():
+        elif attempt.ours is Ours.SURELY or (
+            attempt.ours is Ours.PERHAPS and not self._dispatcher.has_heard()
+        ):
             detail = f"nobody can be reached from here: {attempt.detail}"
             attempt = replace(attempt, failure=Failure.OFFLINE, detail=detail)
         return settle(
@@ -248,7 +252,7 @@ class Lane:
             final_statuses=self.endpoint.final_statuses,
         )
 
-    def _judge(self, attempt: Attempt) -> None:
+    def _judge(self, attempt: Attempt, *, probe: bool) -> None:
         """Draw from a try what it says of the endpoint."""
         now = self._clock.monotonic()
         failure = attempt.failure
@@ -258,13 +262,13 @@ class Lane:
             self._paused_until = max(self._paused_until, until)
         was_open = self._breaker.is_open
         if failure is Failure.OFFLINE:
-            self._breaker.offline(now)
+            self._breaker.offline(now, probe=probe)
         elif failure in BLAMELESS_FAILURES or (
             failure is Failure.RATE_LIMITED and attempt.retry_after
         ):
-            self._breaker.abandoned()
+            self._breaker.abandoned(probe=probe)
         else:
-            self._breaker.ended(now, failed=failure is not None)
+            self._breaker.ended(now, failed=failure is not None, probe=probe)
         if self._breaker.is_open is not was_open:
             what = "endpoint.held_back" if self._breaker.is_open else "endpoint.resumed"
             log.warning(what, endpoint=self.endpoint.name, reason=attempt.detail)
@@ -295,8 +299,8 @@ class Lane:
         if event is not None:
             level = log.info if attempt.failure is None else log.error
             level(event.type, endpoint=record.name, reason=record.reason or before.reason)
-        began = (before.failing_since is None) is not (record.failing_since is None)
-        if event or began or record.failing_for >= self._written_for + REMEMBER:
+        # Not each time, for it may fail and be well again many times a second.
+        if event or abs(record.failing_for - self._written_for) >= REMEMBER:
             self._written_for = record.failing_for
             self._dispatcher.note(record, event)
             self._show()

@@ -13,7 +13,7 @@ from yarl import URL
 
 from batchwatch import __version__
 from batchwatch.deliver.guard import Forbidden, Guard
-from batchwatch.deliver.troubles import explain, limits, may_be_ours, refused_by_proxy
+from batchwatch.deliver.troubles import explain, limits, ours, refused_by_proxy
 from batchwatch.domain.delivery import Attempt, Failure
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Sender:
         begun = self._clock.monotonic()
         failure: Failure | None
         status = retry_after = text = detail = None
-        ours = False
+        blame = None
         try:
             if self._proxy is not None:
                 self._look_at_literal(url)
@@ -133,7 +133,7 @@ class Sender:
                     failure, detail = refused_by_proxy(status)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             failure, detail = explain(error, timeout, proxied=self._proxy is not None)
-            ours = may_be_ours(error)
+            blame = ours(error)
             if status is not None:
                 detail = f"HTTP {status}, then {detail}"
         return Attempt(
@@ -144,7 +144,7 @@ class Sender:
             detail=detail,
             response=text,
             retry_after=retry_after,
-            may_be_ours=ours,
+            ours=blame,
         )
 
     def _look_at_literal(self, url: str) -> None:

@@ -92,10 +92,11 @@ def message(envelope: dict[str, Any]) -> dict[str, Any]:
     else:
         reason = " ".join(str(data.get("reason") or "").split())
         lines = [_escape(reason, limit=_REASON_LIMIT)]
-        if type_ == "watch.recovered":
+        if type_.endswith(".recovered"):
             lines = _all_clear(data, reason)
     sections = ["\n".join(line for line in lines if line), _failures(results)]
-    summary = f"{headline}: {batch['id']}" if batch else headline
+    about = batch["id"] if batch else data.get("endpoint")
+    summary = f"{headline}: {about}" if about else headline
     if files := _files(results):
         summary += f" ({files})"
     return {
@@ -186,7 +187,7 @@ def _context(envelope: dict[str, Any]) -> str:
     data = envelope["data"]
     job = ((data.get("batch") or {}).get("config") or {}).get("job") or {}
     parts = [
-        f"watch *{_escape(data.get('watch', '?'))}*",
+        *(f"{one} *{_escape(data[one])}*" for one in ("watch", "endpoint") if one in data),
         " ".join(_escape(one) for one in (job.get("type"), job.get("configuration_id")) if one),
         _escape(envelope["timestamp"][:19].replace("T", " ") + " UTC"),
     ]

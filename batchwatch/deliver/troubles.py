@@ -12,15 +12,15 @@ from typing import Final
 import aiohttp
 
 from batchwatch.deliver.guard import Forbidden
-from batchwatch.domain.delivery import Failure
+from batchwatch.domain.delivery import Failure, Ours
 
 CONNECT_TIMEOUT: Final = 10.0  # seconds
 READ_TIMEOUT: Final = 60.0  # seconds of silence; who has said nothing for so long has hung
 _SEVERAL: Final = "Multiple exceptions: "  # how aiohappyeyeballs tells of several addresses
 
-_OURS: Final = frozenset({
-    errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE,
-    errno.ENOBUFS, errno.ENOMEM,
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_UNREACHABLE: Final = frozenset({
+    errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL,
 })  # fmt: skip
 
 Trouble = tuple[Failure, str]
@@ -61,12 +61,16 @@ def explain(error: Exception, timeout: float, *, proxied: bool = False) -> Troub
             return Failure.RESET, "the connection broke before an answer came"
 
 
-def may_be_ours(error: Exception) -> bool:
-    """Whether it would look the same if this machine had no network or no more sockets."""
+def ours(error: Exception) -> Ours | None:
+    """Whether this machine may be to blame: no network, no resolver, no more files."""
+    if isinstance(error, TimeoutError):
+        return Ours.PERHAPS  # a resolver may be silent, as a receiver may
     cause = getattr(error, "os_error", error)
     if isinstance(cause, socket.gaierror):
-        return cause.errno == socket.EAI_AGAIN
-    return isinstance(cause, OSError) and cause.errno in _OURS
+        return Ours.PERHAPS if cause.errno == socket.EAI_AGAIN else None
+    if isinstance(cause, OSError) and cause.errno in _EXHAUSTED:
+        return Ours.SURELY
+    return Ours.PERHAPS if isinstance(cause, OSError) and cause.errno in _UNREACHABLE else None
 
 
 def refused_by_proxy(status: int) -> Trouble:

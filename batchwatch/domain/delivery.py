@@ -61,6 +61,13 @@ class Failure(StrEnum):
     BROKE = "broke"  # a bug of ours
 
 
+class Ours(StrEnum):
+    """How sure it is that a try failed for trouble of our own."""
+
+    SURELY = "surely"  # no more files, no memory
+    PERHAPS = "perhaps"  # no connection came about; so it would be without a network, too
+
+
 FINAL_FAILURES: Final = frozenset({Failure.REFUSED, Failure.UNUSABLE})
 # They say nothing of the delivery, and use up nothing of its schedule.
 UNCOUNTED_FAILURES: Final = frozenset({Failure.GONE, Failure.OFFLINE})
@@ -98,7 +105,7 @@ class Attempt:
     detail: str | None = None  # one line, for people; never a secret
     response: str | None = None  # the start of what came back
     retry_after: float | None = None  # seconds
-    may_be_ours: bool = False  # it failed as it would if we had no network
+    ours: Ours | None = None  # whether it failed for trouble of our own
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,31 +68,34 @@ class Breaker:
             return 0.0
         return math.inf if self._is_probing else max(0.0, self._next_probe - now)
 
-    def began(self) -> None:
-        """A try begins; if the breaker is open, it is the probe."""
-        self._is_probing = self.is_open
+    def began(self) -> bool:
+        """A try begins; whether it is the probe of a breaker that is open."""
+        self._is_probing = self._is_probing or self.is_open
+        return self.is_open
 
-    def ended(self, now: float, *, failed: bool) -> None:
+    def ended(self, now: float, *, failed: bool, probe: bool = False) -> None:
         """A try has ended, and tells how the endpoint is."""
-        if self.is_offline or (self.is_open and not failed):
+        if (self.is_offline and probe) or (self.is_open and not failed):
             self._close()
         if self.is_open:
             # What was sent before it opened says nothing new.
-            if self._is_probing:
+            if probe:
                 self._open(now, PROBE_AFTER)
             return
         self._count(now, failed=failed)
         if failed and self._fails_mostly():
             self._open(now, PROBE_AFTER)
 
-    def abandoned(self) -> None:
+    def abandoned(self, *, probe: bool = False) -> None:
         """A try has ended and told nothing of the endpoint."""
-        self._is_probing = False
+        if probe:
+            self._is_probing = False
 
-    def offline(self, now: float) -> None:
+    def offline(self, now: float, *, probe: bool = False) -> None:
         """A try has ended and told that there is no network."""
-        self._open(now, OFFLINE_PROBE_AFTER)
-        self.is_offline = True
+        if probe or not self.is_open:
+            self._open(now, OFFLINE_PROBE_AFTER)
+            self.is_offline = True
 
     def _open(self, now: float, probe_after: float) -> None:
         self._next_probe, self._is_probing = now + probe_after, False
@@ -129,6 +132,7 @@ class Record:
     failing_since: datetime | None = None
     failing_for: float = 0.0  # seconds of nothing but failure
     told: float | None = None  # the share of the way to its end that was told of; None: nothing
+    alarm_since: datetime | None = None  # since when others know; the all-clear is owed
     reason: str | None = None  # of the last failure, or of its end
     disabled_at: datetime | None = None
 
@@ -151,7 +155,7 @@ class Record:
         level = record.level
         if level is None or (record.told is not None and level <= record.told):
             return record, None
-        return replace(record, told=level), record.tell(ENDPOINT_FAILING, now, level)
+        return record.tell(ENDPOINT_FAILING, level, now=now)
 
     @property
     def level(self) -> float | None:
@@ -166,29 +170,35 @@ class Record:
         if self.disabled_at is not None:
             return self, None  # what was under way when it was disabled
         well = Record(self.name)
-        if self.told is None:
+        if self.alarm_since is None:
             return well, None
-        return well, self.tell(ENDPOINT_RECOVERED, now, self.told)
+        return well, self._event(ENDPOINT_RECOVERED, self.alarm_since, 0.0, now=now)
 
     def disabled(self, reason: str, *, now: datetime) -> tuple[Record, Event | None]:
         """Nothing more is sent until somebody enables it; what it is owed waits."""
         if self.disabled_at is not None:
             return self, None
-        record = replace(self, reason=reason, disabled_at=now, told=1.0)
-        record = replace(record, failing_since=self.failing_since or now)
-        return record, record.tell(ENDPOINT_DISABLED, now, 1.0)
+        record = replace(
+            self, reason=reason, disabled_at=now, failing_since=self.failing_since or now
+        )
+        return record.tell(ENDPOINT_DISABLED, 1.0, now=now)
 
     def enabled(self) -> Record:
-        """As at its beginning, but that the recovery is to be told."""
-        return Record(self.name, told=0.0)
+        """As at its beginning, but that others know of its trouble and are owed the all-clear."""
+        return Record(self.name, alarm_since=self.alarm_since, reason=self.reason)
 
-    def tell(self, type_: str, now: datetime, share: float) -> Event:
-        """The event of ``type_`` about this endpoint as it is."""
+    def tell(self, type_: str, share: float, *, now: datetime) -> tuple[Record, Event]:
+        """Have the others told of it; the record remembers that they were."""
+        since = self.failing_since or now
+        record = replace(self, told=share, alarm_since=self.alarm_since or since)
+        return record, self._event(type_, since, share, now=now)
+
+    def _event(self, type_: str, since: datetime, share: float, *, now: datetime) -> Event:
         return endpoint_event(
             self.name,
             type_,
             occurred_at=now,
-            since=self.failing_since or now,
+            since=since,
             reason=self.reason or "",
             share=share,
         )

@@ -12,6 +12,10 @@ from batchwatch.store.engine import unbroken
 from batchwatch.store.schema import endpoints
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
     from batchwatch.domain.event import Event
     from batchwatch.store.engine import Database
     from batchwatch.store.outbox import Outbox
@@ -31,25 +35,47 @@ class Endpoints:
             return {EndpointName(row.name): _record(row) for row in rows}
 
     @unbroken
-    async def write(self, record: Record, event: Event | None, *, nudge: bool = False) -> None:
-        """Write a record, and the event about it, or neither.
+    async def keep(self, record: Record, events: Sequence[Event]) -> Record:
+        """Write what the daemon knows of an endpoint; what then holds.
 
-        ``nudge`` is for a command beside a daemon, which then reads the
-        records again.
+        What a command has disabled meanwhile stays so: only a command enables.
         """
+        async with self._database.write() as connection:
+            stored = await self._read(connection, record.name)
+            if stored.disabled_at is None or record.disabled_at is not None:
+                await self._write(connection, record)
+                await self._outbox.enqueue(connection, events)
+                stored = record
+        self._outbox.committed(events)
+        return stored
+
+    @unbroken
+    async def change(
+        self, name: EndpointName, decide: Callable[[Record], tuple[Record, Event | None]]
+    ) -> bool:
+        """For a command beside a daemon, which is told; whether that changes anything."""
+        async with self._database.write() as connection:
+            stored = await self._read(connection, name)
+            record, event = decide(stored)
+            if record != stored:
+                await self._write(connection, record)
+                await self._outbox.enqueue(connection, [event] if event else [])
+                await self._database.nudge(connection)
+        return record != stored
+
+    async def _read(self, connection: AsyncConnection, name: EndpointName) -> Record:
+        query = sa.select(endpoints).where(endpoints.c.name == name)
+        row = (await connection.execute(query)).one_or_none()
+        return Record(name) if row is None else _record(row)
+
+    async def _write(self, connection: AsyncConnection, record: Record) -> None:
         row = _row(record)
         upsert = self._database.insert(endpoints)
         statement = upsert.on_conflict_do_update(
             index_elements=["name"],
             set_={name: upsert.excluded[name] for name in row if name != "name"},
         )
-        async with self._database.write() as connection:
-            await connection.execute(statement, row)
-            if event is not None:
-                await self._outbox.enqueue(connection, [event])
-            if nudge:
-                await self._database.nudge(connection)
-        self._outbox.committed([event] if event else ())
+        await connection.execute(statement, row)
 
 
 def _record(row: sa.Row[Any]) -> Record:
@@ -58,6 +84,7 @@ def _record(row: sa.Row[Any]) -> Record:
         failing_since=row.failing_since,
         failing_for=row.failing_for,
         told=row.told,
+        alarm_since=row.alarm_since,
         reason=row.reason,
         disabled_at=row.disabled_at,
     )
@@ -69,6 +96,7 @@ def _row(record: Record) -> dict[str, Any]:
         "failing_since": record.failing_since,
         "failing_for": record.failing_for,
         "told": record.told,
+        "alarm_since": record.alarm_since,
         "reason": record.reason,
         "disabled_at": record.disabled_at,
     }

@@ -89,7 +89,6 @@ class Database:
         self._writer = asyncio.Lock()
         self._lock: int | None = None
         self._file: tuple[Path, tuple[int, int] | None] | None = None
-        self._nudges: int | None = None
 
     @classmethod
     async def open(cls, url: str, *, exclusive: bool = True, writes: bool = False) -> Self:
@@ -180,10 +179,22 @@ class Database:
         try:
             async with self._writer, self._hasty.connect() as connection:
                 self._look_for_the_file()
-                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                if self.dialect != "sqlite":  # where each statement is one that nobody began
+                    await connection.execution_options(isolation_level="AUTOCOMMIT")
                 yield connection
         except (DBAPIError, sa.exc.TimeoutError) as error:
             raise translate(error, self.where) from error
+
+    async def nudge(self, connection: AsyncConnection) -> None:
+        """In a transaction of a command: let the daemon that is running know of it."""
+        count = (await connection.exec_driver_sql("PRAGMA user_version")).scalar_one()
+        await connection.exec_driver_sql(f"PRAGMA user_version = {(count + 1) % 2**31}")
+
+    async def nudges(self) -> int:
+        """How often a command has changed something; a daemon compares it with the last answer."""
+        async with self.read() as connection:
+            found = await connection.exec_driver_sql("PRAGMA user_version")
+            return int(found.scalar_one())
 
     def _look_for_the_file(self) -> None:
         """Refuse to write into a file that nobody will find again.
@@ -218,18 +229,6 @@ class Database:
                     await connection.exec_driver_sql(pragma)
         except (DBAPIError, sa.exc.TimeoutError) as error:
             raise translate(error, self.where) from error
-
-    async def nudge(self, connection: AsyncConnection) -> None:
-        """In a transaction of a command: let the daemon that is running know of it."""
-        count = (await connection.exec_driver_sql("PRAGMA user_version")).scalar_one()
-        await connection.exec_driver_sql(f"PRAGMA user_version = {(count + 1) % 2**31}")
-
-    async def was_nudged(self) -> bool:
-        """Whether a command has changed something since the last question."""
-        async with self.read() as connection:
-            count = (await connection.exec_driver_sql("PRAGMA user_version")).scalar_one()
-        before, self._nudges = self._nudges, count
-        return before is not None and before != count
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """An INSERT that knows ``on_conflict_do_update`` and ``on_conflict_do_nothing``."""

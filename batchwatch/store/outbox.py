@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -22,8 +22,7 @@ from batchwatch.store.engine import unbroken
 from batchwatch.store.schema import OPEN, attempts, deliveries, events, to_micros
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Collection, Iterable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from batchwatch.store.engine import Database
 
 LEASE: Final = timedelta(minutes=5)
-_REPLAYED_AT_ONCE: Final = 1_000
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Outbox:
@@ -44,10 +43,13 @@ class Outbox:
     nothing due at once, and holds nothing up.
     """
 
-    def __init__(self, database: Database, router: Router, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, router: Router, clock: Clock, *, beside: bool = False
+    ) -> None:
         self._database = database
         self._router = router
         self._clock = clock
+        self._beside = beside  # a daemon, by a command: what it makes due is due by any clock
         self._signals: defaultdict[EndpointName, asyncio.Event] = defaultdict(asyncio.Event)
         self._statements = _Statements(database)
 
@@ -68,7 +70,6 @@ class Outbox:
         """
         if not new:
             return
-        now = self._clock.steady()
         await connection.execute(self._statements.add_events, [_event_row(one) for one in new])
         owed = [
             {"event_id": event.id, "endpoint": endpoint, "subject": event.subject}
@@ -77,7 +78,8 @@ class Outbox:
         ]
         if not owed:
             return
-        await connection.execute(self._statements.add_deliveries, {"owed": _json(owed), "now": now})
+        times = {"now": self._due_now(), "created": self._clock.now()}
+        await connection.execute(self._statements.add_deliveries, {"owed": _json(owed), **times})
         lines = [{"endpoint": one["endpoint"], "subject": one["subject"]} for one in owed]
         await self._move_up(connection, lines)
 
@@ -122,13 +124,13 @@ class Outbox:
     @unbroken
     async def settle(self, settled: Collection[Settled]) -> None:
         """Write what became of tried deliveries, with their attempts; let the next in line go."""
-        now = self._clock.steady()
-        at = to_micros(now)
+        now, at = to_micros(self._clock.steady()), to_micros(self._clock.now())
         states = [
             {
                 "id": one.delivery.id,
                 "state": one.state.value,
-                "due_at": at + round(one.due_in * 1e6),
+                "due_at": now + round(one.due_in * 1e6),
+                "paused_for": one.due_in,
                 "settled_at": None if one.state is State.PENDING else at,
                 "attempts": one.delivery.attempt,
                 "uncounted": one.uncounted,
@@ -149,15 +151,17 @@ class Outbox:
             }
             for one in settled
         ]
-        lines = [
-            {"endpoint": one.delivery.endpoint, "subject": one.delivery.subject}
-            for one in settled
-            if not one.state.is_open
-        ]
+        ended: list[dict[str, str]] = []
+        again: list[dict[str, str]] = []
+        for one in settled:
+            line = {"endpoint": one.delivery.endpoint, "subject": one.delivery.subject}
+            (again if one.state.is_open else ended).append(line)
         async with self._database.write(durable=False) as connection:
             await connection.execute(self._statements.settle, {"states": _json(states)})
             await connection.execute(self._statements.add_attempts, {"tries": _json(tries)})
-            moved = await self._move_up(connection, lines) if lines else 0
+            if again:
+                await self._step_back(connection, again)
+            moved = await self._move_up(connection, ended + again)
         # Only where another may go now, or the same one again: most often there is none.
         waiting = settled if moved else [one for one in settled if one.state is State.PENDING]
         for endpoint in {one.delivery.endpoint for one in waiting}:
@@ -168,8 +172,10 @@ class Outbox:
         """Undo the claim of deliveries that were not tried; they keep their places."""
         if not ids:
             return
+        some = {"ids": _json(list(ids))}
         async with self._database.write(durable=False) as connection:
-            await connection.execute(self._statements.give_back, {"ids": _json(list(ids))})
+            await connection.execute(self._statements.give_back, some)
+            await self._put_in_order(connection, some)
 
     @unbroken
     async def release(self, held: Collection[DeliveryId]) -> int:
@@ -178,67 +184,47 @@ class Outbox:
         ``held`` are those that the caller still has in hand, however old
         their lease.
         """
-        query = (
-            sa.update(deliveries)
-            .where(
-                sa.text("state = 'in_flight'"),
-                deliveries.c.leased_until < self._clock.steady(),
-                deliveries.c.id.not_in(held),
-            )
-            .values(state=State.PENDING.value, leased_until=None)
-        )
+        parameters = {"ids": _json(list(held)), "now": self._clock.steady()}
         async with self._database.write(durable=False) as connection:
-            released = (await connection.execute(query)).rowcount
-        if released:
+            lost = list(await connection.scalars(self._statements.lost, parameters))
+            if lost:
+                some = {"ids": _json(lost)}
+                await connection.execute(self._statements.give_back, some)
+                await self._put_in_order(connection, some)
+        if lost:
             self.signal_all()
-        return released
+        return len(lost)
 
     @unbroken
-    async def recover(self, schedules: Mapping[EndpointName, Sequence[float]]) -> int:
+    async def recover(self) -> int:
         """Take over from the daemon before, which is gone: all that was in flight; how many.
 
-        What was never tried is due at once, and what was tried after its
-        pause in ``schedules`` at the latest: the clock that they were written
-        by may have been set since.
+        Nothing is due later than its last pause from now: the clock that it
+        was written by may have been set since.
         """
         now = self._clock.steady()
         async with self._database.write() as connection:
-            released = await connection.execute(
-                sa.update(deliveries)
-                .where(sa.text("state = 'in_flight'"))
-                .values(state=State.PENDING.value, leased_until=None)
-            )
-            for endpoint, schedule in schedules.items():
-                for tried, pause in enumerate((0.0, *schedule)):
-                    latest = now + timedelta(seconds=pause * (1.0 + JITTER))
-                    await connection.execute(
-                        sa.update(deliveries)
-                        .where(
-                            deliveries.c.endpoint == endpoint,
-                            sa.text("state = 'pending'"),
-                            deliveries.c.due_at > latest,
-                            deliveries.c.attempts - deliveries.c.uncounted == tried,
-                        )
-                        .values(due_at=latest)
-                    )
-        return released.rowcount
+            taken = list(await connection.scalars(self._statements.in_flight))
+            if taken:
+                some = {"ids": _json(taken)}
+                await connection.execute(self._statements.give_back, some)
+                await self._put_in_order(connection, some)
+            await connection.execute(self._statements.clamp, {"now_micros": to_micros(now)})
+        return len(taken)
 
     @unbroken
     async def replay(self, ids: Sequence[DeliveryId]) -> int:
         """Have deliveries that have ended sent again, from the start of their schedule; how many.
 
-        Each keeps its event's id, so that a receiver can tell it from news,
-        and takes its old place in its line. For a command beside a daemon,
-        which is told.
+        At most a thousand at once, for the daemon waits meanwhile. Each keeps
+        its event's id, so that a receiver can tell it from news, and takes its
+        old place in its line: before what came later and is still owed. A
+        daemon beside us is told.
         """
-        done = 0
+        some = {"ids": _json(list(ids))}
         async with self._database.write() as connection:
-            for start in range(0, len(ids), _REPLAYED_AT_ONCE):
-                some = {"ids": _json(ids[start : start + _REPLAYED_AT_ONCE])}
-                done += (await connection.execute(self._statements.replay, some)).rowcount
-                rows = await connection.execute(self._statements.lines_of, some)
-                lines = [{"endpoint": row.endpoint, "subject": row.subject} for row in rows]
-                await self._move_up(connection, lines)
+            done = (await connection.execute(self._statements.replay, some)).rowcount
+            await self._put_in_order(connection, some)
             await self._database.nudge(connection)
         self.signal_all()
         return done
@@ -252,9 +238,27 @@ class Outbox:
             due: datetime | None = await connection.scalar(query)
         return None if due is None else (due - self._clock.steady()).total_seconds()
 
+    def _due_now(self) -> datetime:
+        return _EPOCH if self._beside else self._clock.steady()
+
+    async def _put_in_order(self, connection: AsyncConnection, some: dict[str, str]) -> None:
+        """Let only the heads go in the lines of these deliveries."""
+        rows = await connection.execute(self._statements.lines_of, some)
+        lines = [{"endpoint": row.endpoint, "subject": row.subject} for row in rows]
+        await self._step_back(connection, lines)
+        await self._move_up(connection, lines)
+
+    async def _step_back(
+        self, connection: AsyncConnection, lines: Sequence[dict[str, str]]
+    ) -> None:
+        """Have those wait that stand behind one that is replayed."""
+        await connection.execute(self._statements.step_back, {"lines": _json(lines)})
+
     async def _move_up(self, connection: AsyncConnection, lines: Sequence[dict[str, str]]) -> int:
         """Let the heads of ``lines`` go, if nothing of their lines is under way; how many."""
-        parameters = {"lines": _json(lines), "now": self._clock.steady()}
+        if not lines:
+            return 0
+        parameters = {"lines": _json(lines), "now": self._due_now()}
         return (await connection.execute(self._statements.move_up, parameters)).rowcount
 
 
@@ -277,7 +281,7 @@ class _Statements:
                     sa.literal(State.WAITING.value),
                     sa.literal(0),
                     now,
-                    now,
+                    sa.bindparam("created", type_=deliveries.c.created_at.type),
                 )
                 .join_from(owed, events, events.c.id == owed.c.event_id)
                 .where(sa.true())  # SQLite needs it to tell an upsert from a join
@@ -311,6 +315,30 @@ class _Statements:
                 ),
             )
             .values(state=State.PENDING.value, due_at=now)
+        )
+
+        standing, older = deliveries.alias("standing"), deliveries.alias("older")
+        self.step_back = (
+            sa.update(deliveries)
+            .where(
+                deliveries.c.id.in_(
+                    sa.select(standing.c.id).join_from(
+                        lines,
+                        standing,
+                        (standing.c.endpoint == lines.c.endpoint)
+                        & (standing.c.subject == lines.c.subject)
+                        & sa.text(f"standing.{OPEN}")
+                        & (standing.c.state == State.PENDING.value),
+                    )
+                ),
+                sa.exists().where(
+                    older.c.endpoint == deliveries.c.endpoint,
+                    older.c.subject == deliveries.c.subject,
+                    sa.text(f"older.{OPEN}"),
+                    older.c.id < deliveries.c.id,
+                ),
+            )
+            .values(state=State.WAITING.value)
         )
 
         candidate = deliveries.alias("candidate")
@@ -354,6 +382,20 @@ class _Statements:
         among_ids = deliveries.c.id.in_(
             sa.select(sa.cast(database.values("ids").c.value, deliveries.c.id.type))
         )
+        self.in_flight = sa.select(deliveries.c.id).where(sa.text("state = 'in_flight'"))
+        held = sa.select(sa.cast(database.values("ids").c.value, deliveries.c.id.type))
+        self.lost = self.in_flight.where(
+            deliveries.c.leased_until < now, deliveries.c.id.not_in(held)
+        )
+        latest = sa.bindparam("now_micros", type_=sa.BigInteger) + sa.cast(
+            deliveries.c.paused_for * (1_000_000 * (1 + JITTER)), sa.BigInteger
+        )
+        due_at = sa.type_coerce(deliveries.c.due_at, sa.BigInteger)
+        self.clamp = (
+            sa.update(deliveries)
+            .where(sa.text("state = 'pending'"), due_at > latest)
+            .values(due_at=sa.type_coerce(latest, deliveries.c.due_at.type))
+        )
         self.give_back = (
             sa.update(deliveries)
             .where(among_ids, deliveries.c.state == State.IN_FLIGHT.value)
@@ -365,6 +407,7 @@ class _Statements:
             .values(
                 state=State.WAITING.value,
                 uncounted=deliveries.c.attempts,
+                paused_for=0.0,
                 settled_at=None,
                 reason=None,
             )
@@ -379,6 +422,7 @@ class _Statements:
             id=whole,
             state=sa.Text(),
             due_at=whole,
+            paused_for=sa.Float(),
             settled_at=whole,
             attempts=sa.Integer(),
             uncounted=sa.Integer(),
@@ -391,6 +435,7 @@ class _Statements:
             .values(
                 state=states.c.state,
                 due_at=states.c.due_at,
+                paused_for=states.c.paused_for,
                 settled_at=states.c.settled_at,
                 attempts=states.c.attempts,
                 uncounted=states.c.uncounted,

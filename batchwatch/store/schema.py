@@ -202,7 +202,8 @@ deliveries: Final = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("uncounted", sa.Integer, nullable=False, server_default="0"),  # of them
-    sa.Column("due_at", Moment, nullable=False),
+    sa.Column("due_at", Moment, nullable=False),  # steady, as are the next two
+    sa.Column("paused_for", sa.Float, nullable=False, server_default="0"),  # seconds, until due_at
     sa.Column("leased_until", Moment),
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("settled_at", Moment),
@@ -244,6 +245,7 @@ endpoints: Final = sa.Table(
     sa.Column("failing_since", Moment),
     sa.Column("failing_for", sa.Float, nullable=False),  # seconds
     sa.Column("told", sa.Float),
+    sa.Column("alarm_since", Moment),
     sa.Column("reason", sa.Text),
     sa.Column("disabled_at", Moment),
 )

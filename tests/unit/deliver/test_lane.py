@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchwatch.domain.batch import RUNNING
-from batchwatch.domain.delivery import Failure
+from batchwatch.domain.delivery import Failure, Ours
 from batchwatch.domain.health import (
     FAILING_TO_TELL,
     OFFLINE_PROBE_AFTER,
     PROBE_AFTER,
     TRIES_TO_OPEN,
-    Record,
 )
 from batchwatch.metrics import Metrics
 from tests.unit.deliver.outbox import HOOK, OTHER, TAKEN, Desk, Store, asleep, dispatching, refused
@@ -22,7 +21,7 @@ from tests.unit.deliver.outbox import HOOK, OTHER, TAKEN, Desk, Store, asleep, d
 if TYPE_CHECKING:
     from tests.support.clock import ManualClock
 
-NO_NETWORK = replace(refused(Failure.CONNECT), may_be_ours=True, status_code=None)
+NO_NETWORK = replace(refused(Failure.CONNECT), ours=Ours.PERHAPS, status_code=None)
 
 
 def many(count: int) -> list[str]:
@@ -90,8 +89,7 @@ async def test_a_receiver_that_is_gone_is_disabled_and_loses_nothing(
         await other.until(4)
 
         gone.always = TAKEN
-        record = (await store.endpoints.records())[HOOK]
-        await store.endpoints.write(record.enabled(), None, nudge=True)
+        assert await store.endpoints.change(HOOK, lambda record: (record.enabled(), None))
         await dispatcher.reload()
         await gone.until(4)
         await other.until(5)
@@ -109,8 +107,8 @@ async def test_a_daemon_that_starts_leaves_a_disabled_endpoint_alone(
 ) -> None:
     """What the store remembers is not tried out again."""
     await store.see("bat-1")
-    record, event = Record(HOOK).disabled("by hand", now=clock.now())
-    await store.endpoints.write(record, event)
+    now = clock.now()
+    await store.endpoints.change(HOOK, lambda record: record.disabled("by hand", now=now))
     desk = Desk()
 
     async with dispatching(store, clock, desk) as dispatcher:
@@ -162,6 +160,50 @@ async def test_without_a_network_nothing_is_held_against_anybody(
             clock.advance(await asleep(clock))
 
     assert ["delivered"] * 3 == await store.states()
+
+
+async def test_one_that_was_disabled_by_hand_stays_so_whatever_it_takes_meanwhile(
+    store: Store, clock: ManualClock
+) -> None:
+    """The daemon has not noticed yet, and what it knows must not undo the command."""
+    await store.see(*many(3))
+    desk = Desk(concurrency=1, schedule=(FAILING_TO_TELL, 1.0, 1.0))
+    desk.answers = [refused()] * 4
+
+    async with dispatching(store, clock, desk) as dispatcher:
+        await store.outbox.until_written(3)
+        now = clock.now()
+        assert await store.endpoints.change(HOOK, lambda record: record.disabled("me", now=now))
+        while HOOK not in dispatcher.troubles() or "me" not in dispatcher.troubles()[HOOK]:
+            clock.advance(await asleep(clock, at_most=2 * FAILING_TO_TELL))
+
+    assert (await store.endpoints.records())[HOOK].disabled_at == now
+
+
+async def test_an_endpoint_that_flaps_costs_no_writing(store: Store, clock: ManualClock) -> None:
+    """Well and failing again many times a second is nothing that a restart must know."""
+    await store.see(*many(40))
+    desk = Desk(concurrency=1, schedule=(3600.0,))
+    desk.answers = [refused(), TAKEN] * 20
+
+    async with dispatching(store, clock, desk):
+        await store.outbox.until_written(40)
+
+    assert {} == await store.endpoints.records()
+
+
+async def test_with_no_files_left_it_is_our_own_trouble_whoever_answers(
+    store: Store, clock: ManualClock
+) -> None:
+    """Not the receiver's: it was not even asked."""
+    await store.see("bat-1")
+    desk = Desk(schedule=())
+    desk.answers = [replace(NO_NETWORK, ours=Ours.SURELY)]
+
+    async with dispatching(store, clock, desk) as dispatcher:
+        dispatcher.heard()
+        await store.outbox.until_written(1)
+        assert ["pending"] == await store.states()
 
 
 async def test_a_receiver_that_cannot_be_reached_while_others_can_is_at_fault(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,8 +29,8 @@ def tried(breaker: Breaker, outcomes: str, *, every: float = 1.0, since: float =
     """Let tries fail (``x``) or go well (``.``); when the last one ended."""
     now = since
     for outcome in outcomes:
-        breaker.began()
-        breaker.ended(now, failed=outcome == "x")
+        probe = breaker.began()
+        breaker.ended(now, failed=outcome == "x", probe=probe)
         now += every
     return now - every
 
@@ -53,12 +53,14 @@ def test_one_that_keeps_failing_is_probed_and_left_alone_between() -> None:
     assert PROBE_AFTER == breaker.wait(opened)
     later = opened + PROBE_AFTER
     assert 0 == breaker.wait(later)
-    breaker.began()
+    assert breaker.began()
     assert breaker.wait(later) > 1e9  # one probe at a time
-    breaker.ended(later, failed=True)
+    breaker.abandoned()  # another try, from before it opened
+    assert breaker.wait(later) > 1e9
+    breaker.ended(later, failed=True, probe=True)
     assert PROBE_AFTER == breaker.wait(later)
-    breaker.began()
-    breaker.ended(later + PROBE_AFTER, failed=False)
+    assert breaker.began()
+    breaker.ended(later + PROBE_AFTER, failed=False, probe=True)
     assert (False, 0.0) == (breaker.is_open, breaker.wait(later + PROBE_AFTER))
 
 
@@ -89,31 +91,35 @@ def test_without_a_network_it_is_tried_every_few_seconds_and_nothing_counts() ->
     breaker.offline(0)
 
     assert OFFLINE_PROBE_AFTER == breaker.wait(0)
-    breaker.began()
-    breaker.offline(OFFLINE_PROBE_AFTER)
-    breaker.began()
-    breaker.ended(2 * OFFLINE_PROBE_AFTER, failed=True)
+    breaker.offline(OFFLINE_PROBE_AFTER, probe=breaker.began())
+    breaker.ended(2 * OFFLINE_PROBE_AFTER, failed=True, probe=breaker.began())
     assert not breaker.is_open
 
 
-@given(outcomes=st.lists(st.sampled_from("x.o?"), max_size=300), every=st.floats(0.01, 60))
+@given(
+    steps=st.lists(st.tuples(st.sampled_from("x.o?"), st.integers(0, 3)), max_size=300),
+    every=st.floats(0.01, 60),
+)
 def test_whatever_happens_an_endpoint_is_never_left_alone_for_good(
-    outcomes: list[str], every: float
+    steps: list[tuple[str, int]], every: float
 ) -> None:
-    """With no probe under way, the next try comes within half a minute."""
+    """With some tries open at once: unless a probe is open, the next comes within half a minute."""
     breaker, now = Breaker(), 0.0
-    for outcome in outcomes:
+    tries: list[bool] = []  # those that are open: whether it is the probe
+    for outcome, place in steps:
         now += every
-        if breaker.wait(now) > 0:
-            continue
-        breaker.began()
-        if outcome == "o":
-            breaker.offline(now)
-        elif outcome == "?":
-            breaker.abandoned()
-        else:
-            breaker.ended(now, failed=outcome == "x")
-        assert breaker.wait(now) <= PROBE_AFTER
+        if breaker.wait(now) == 0:
+            tries.append(breaker.began())
+        assert tries.count(True) <= 1
+        if tries and place < len(tries):
+            probe = tries.pop(place)
+            if outcome == "o":
+                breaker.offline(now, probe=probe)
+            elif outcome == "?":
+                breaker.abandoned(probe=probe)
+            else:
+                breaker.ended(now, failed=outcome == "x", probe=probe)
+        assert True in tries or breaker.wait(now) <= PROBE_AFTER
 
 
 def failing(record: Record, hours: float, *, every: float = HOUR) -> tuple[Record, list[str]]:
@@ -176,9 +182,15 @@ def test_once_disabled_nothing_is_told_until_it_is_enabled_and_takes_something()
     assert record.succeeded(now=at(1)) == (record, None)
     assert record.disabled("by hand", now=at(1)) == (record, None)
 
-    record, event = record.enabled().succeeded(now=at(2))
-    assert event is not None
-    assert "endpoint.recovered" == event.type
+    again, told = failing(record.enabled(), 0.2, every=60)
+    assert ["endpoint.failing 0.0"] == told  # as early as ever
+    for enabled in (record.enabled(), again):
+        _, event = enabled.succeeded(now=at(2))
+        assert event is not None
+        assert ("endpoint.recovered", record.alarm_since) == (
+            event.type,
+            datetime.fromisoformat(event.data["since"]),
+        )
 
 
 def test_each_time_it_fails_is_another_fact() -> None:

@@ -56,6 +56,7 @@ def upgrade() -> None:
         sa.Column("failing_since", MOMENT, nullable=True),
         sa.Column("failing_for", sa.Float(), nullable=False),
         sa.Column("told", sa.Float(), nullable=True),
+        sa.Column("alarm_since", MOMENT, nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("disabled_at", MOMENT, nullable=True),
         sa.PrimaryKeyConstraint("name", name="pk_endpoints"),
@@ -63,6 +64,10 @@ def upgrade() -> None:
     op.add_column(
         "deliveries",
         sa.Column("uncounted", sa.Integer(), nullable=False, server_default="0"),
+    )
+    op.add_column(
+        "deliveries",
+        sa.Column("paused_for", sa.Float(), nullable=False, server_default="0"),
     )
     op.drop_index("ix_deliveries_dead", "deliveries")
     op.create_index(
