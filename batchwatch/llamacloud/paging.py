@@ -67,9 +67,10 @@ async def follow(
             token = page.next_page_token
             empty = 0 if page.items or page.unreadable else empty + 1
             ends = not token or empty >= EMPTY_PAGES
-            fresh = {one.id for one in page.items} - shown
-            shown |= fresh
-            familiar = 0 if fresh else familiar + 1
+            if number > FAMILIAR_PAGES:  # the usual listing is at its end by now
+                fresh = {one.id for one in page.items} - shown
+                shown |= fresh
+                familiar = 0 if fresh else familiar + 1
             circles = token in seen or familiar >= FAMILIAR_PAGES
             endless = not ends and (circles or number == most)
             if token and ahead and not (ends or endless):

@@ -53,7 +53,6 @@ class Limits:
 
 
 LIMITS: Final = Limits()
-_CHUNK: Final = 2**18  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +250,7 @@ class Transport:
 async def _fill(body: bytearray, response: aiohttp.ClientResponse, limit: int) -> bool:
     """Read until ``body`` has more than ``limit`` bytes, decompressed; whether it ended before."""
     while len(body) <= limit:
-        chunk = await response.content.read(min(_CHUNK, limit + 1 - len(body)))
+        chunk = await response.content.readany()
         if not chunk:
             return True
         body += chunk

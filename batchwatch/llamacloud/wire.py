@@ -395,7 +395,7 @@ def _mended(body: Body) -> Body:
     One such character, in a file name in an error message, would otherwise
     make the whole page unreadable for as long as it is listed.
     """
-    if _SUSPECT.search(body):  # most bodies have none
+    if b"\\" in body and _SUSPECT.search(body):  # most bodies have neither
         body = _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], body)
     if not body.isascii():
         body = body.decode(errors="replace").encode()
