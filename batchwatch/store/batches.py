@@ -10,12 +10,14 @@ import sqlalchemy as sa
 from batchwatch.domain.batch import (
     Batch,
     BatchId,
+    Doubt,
     EventId,
     FileOutcome,
     Results,
     Status,
     WatchName,
 )
+from batchwatch.domain.cadence import RESULTS_PAUSE
 from batchwatch.domain.refresh import Share
 from batchwatch.store.engine import unbroken
 from batchwatch.store.schema import batches, file_outcomes, transitions
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from batchwatch.store.outbox import Outbox
 
 _KEY: Final = ("watch", "id")
+_DOUBT: Final = msgspec.json.Decoder(Doubt)
 # Said twice: once as the index has it, once as a value that is looked up in it.
 _ACTIVE: Final = (sa.text("active"), batches.c.active == sa.true())
 
@@ -50,6 +53,7 @@ class Batches:
                 batches.c.id == pairs.c.key,
                 batches.c.fingerprint == pairs.c.value,
                 batches.c.misses == 0,  # else it is news that it is there
+                batches.c.doubt.is_(None),  # else any word counts, for or against it
             )
         )
         # Lists of ids are always subqueries: joined, SQLite may choose to scan them for each batch.
@@ -114,6 +118,11 @@ class Batches:
         self._outbox.committed(changes.events)
         return changes
 
+    async def known(self, watch: WatchName, ids: Collection[BatchId]) -> dict[BatchId, Batch]:
+        """Those of ``ids`` that are known, as they are now."""
+        async with self._database.read() as connection:
+            return await self._read(connection, watch, ids)
+
     async def active(self, watch: WatchName) -> dict[Status, int]:
         """How many batches are active in each status."""
         query = (
@@ -149,29 +158,42 @@ class Batches:
             rows = await connection.scalars(self._unseen, {"watch": watch, "seen": _json(seen)})
             return [BatchId(one) for one in rows]
 
-    async def vanished(
-        self, watch: WatchName, *, since: datetime, asked_before: datetime
-    ) -> list[BatchId]:
-        """Those that vanished after ``since`` and were not asked for after ``asked_before``."""
+    async def vanished(self, watch: WatchName, *rules: tuple[datetime, datetime]) -> list[BatchId]:
+        """Those that vanished after one moment, and were not asked for after another.
+
+        Each rule is such a pair; one of them must hold.
+        """
         query = sa.select(batches.c.id).where(
             batches.c.watch == watch,
             batches.c.vanished_at.is_not(None),
-            batches.c.vanished_at > since,
-            batches.c.missed_at <= asked_before,
+            sa.or_(
+                *(
+                    sa.and_(batches.c.vanished_at > since, batches.c.missed_at <= asked_before)
+                    for since, asked_before in rules
+                )
+            ),
         )
         async with self._database.read() as connection:
             return [BatchId(one) for one in await connection.scalars(query)]
 
     async def awaiting_results(
-        self, watch: WatchName, *, now: datetime, limit: int
+        self, watch: WatchName, *, now: datetime, besides: Collection[BatchId] = (), limit: int
     ) -> list[BatchId]:
-        """Terminal batches whose results are due to be asked for, the longest due first."""
+        """Terminal batches whose results are due to be asked for, the longest due first.
+
+        Further away than the longest pause is a time that a clock gave
+        which has been set back since: that is due, too.
+        """
         query = (
             sa.select(batches.c.id)
             .where(
                 batches.c.watch == watch,
                 batches.c.results_due_at.is_not(None),
-                batches.c.results_due_at <= now,
+                batches.c.id.not_in(besides),
+                sa.or_(
+                    batches.c.results_due_at <= now,
+                    batches.c.results_due_at > now + RESULTS_PAUSE,
+                ),
             )
             .order_by(batches.c.results_due_at)
             .limit(limit)
@@ -179,21 +201,30 @@ class Batches:
         async with self._database.read() as connection:
             return [BatchId(one) for one in await connection.scalars(query)]
 
-    async def overdue(self, watch: WatchName, *, ended_before: datetime) -> list[BatchId]:
-        """Terminal batches whose end is untold, because their results are still awaited."""
+    async def overdue(
+        self, watch: WatchName, *, ended_before: datetime, now: datetime
+    ) -> list[BatchId]:
+        """Terminal batches whose end is untold, because their results are still awaited.
+
+        One that ended after ``now`` did so by a clock that was set back.
+        """
         query = sa.select(batches.c.id).where(
             batches.c.watch == watch,
             batches.c.results_due_at.is_not(None),
             batches.c.results == Results.AWAITED.value,
-            batches.c.changed_at <= ended_before,
+            sa.or_(batches.c.changed_at <= ended_before, batches.c.changed_at > now),
         )
         async with self._database.read() as connection:
             return [BatchId(one) for one in await connection.scalars(query)]
 
-    async def next_results_due(self, watch: WatchName) -> datetime | None:
+    async def next_results_due(
+        self, watch: WatchName, *, besides: Collection[BatchId] = ()
+    ) -> datetime | None:
         """When the next results are due to be asked for, if any are missing."""
         query = sa.select(sa.func.min(batches.c.results_due_at)).where(
-            batches.c.watch == watch, batches.c.results_due_at.is_not(None)
+            batches.c.watch == watch,
+            batches.c.results_due_at.is_not(None),
+            batches.c.id.not_in(besides),
         )
         async with self._database.read() as connection:
             due: datetime | None = await connection.scalar(query)
@@ -273,6 +304,7 @@ def _batch(row: sa.Row[Any]) -> Batch:
         results=None if row.results is None else Results(row.results),
         results_asks=row.results_asks,
         results_due_at=row.results_due_at,
+        doubt=None if row.doubt is None else _DOUBT.decode(row.doubt),
     )
 
 
@@ -301,6 +333,7 @@ def _row(batch: Batch) -> dict[str, Any]:
         "results": None if batch.results is None else batch.results.value,
         "results_asks": batch.results_asks,
         "results_due_at": batch.results_due_at,
+        "doubt": None if batch.doubt is None else msgspec.json.encode(batch.doubt).decode(),
     }
 
 

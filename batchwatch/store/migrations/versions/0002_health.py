@@ -1,4 +1,4 @@
-"""The health of watches, kept for each kind of work.
+"""The health of watches, kept for each kind of work; and what is not believed yet of a batch.
 
 Revision ID: 0002
 Revises: 0001
@@ -35,6 +35,7 @@ def upgrade() -> None:
     for column in ("failures", "failing_since", "failing_reason"):
         op.drop_column("watches", column)
 
+    op.add_column("batches", sa.Column("doubt", sa.Text(), nullable=True))
     op.drop_index("ix_batches_active", "batches")
     op.create_index(
         "ix_batches_active",
