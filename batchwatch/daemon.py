@@ -88,7 +88,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
                 clock=clock,
                 metrics=metrics,
             )
-            watchers.append(Watcher(poller, batches=batches, clock=clock, metrics=metrics))
+            watchers.append(Watcher(poller, clock=clock, metrics=metrics))
 
         connections = await stack.enter_async_context(Connections(clock))
         endpoints = [
