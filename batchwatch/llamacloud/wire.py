@@ -121,14 +121,16 @@ class Page:
         latest = self.date + _SAME_MOMENT if self.date else _LATEST
         try:
             # One C loop for the usual page: strings only, all with an offset or all without.
-            stamps: list[str] = [item.created_at for item in self.items]  # type: ignore[misc]  # others raise
-            newest = _aware(max(map(datetime.fromisoformat, stamps), default=None))
-            if newest is None or newest <= latest:
-                return _plausible(newest)
+            moments = list(map(datetime.fromisoformat, [item.created_at for item in self.items]))  # type: ignore[arg-type]  # others raise
+            newest = _aware(max(moments, default=None))
+            if newest is not None and newest > latest:
+                newest = max(
+                    filter(latest.__ge__, filter(None, map(_aware, moments))), default=None
+                )
+            return _plausible(newest)
         except (TypeError, ValueError, OverflowError):
-            pass  # an odd stamp among them: one by one
-        moments = (item.created for item in self.items)
-        return max((one for one in moments if one is not None and one <= latest), default=None)
+            created = (item.created for item in self.items)
+            return max((one for one in created if one and one <= latest), default=None)
 
 
 @dataclass(frozen=True, slots=True)
