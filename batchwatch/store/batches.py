@@ -17,7 +17,12 @@ from batchwatch.domain.batch import (
     Status,
     WatchName,
 )
-from batchwatch.domain.cadence import RESULTS_PAUSE
+from batchwatch.domain.cadence import (
+    RESULTS_PAUSE,
+    VANISHED_AGAIN,
+    VANISHED_FOR_GOOD,
+    VANISHED_LATELY,
+)
 from batchwatch.domain.refresh import Share
 from batchwatch.store.engine import unbroken
 from batchwatch.store.schema import batches, file_outcomes, transitions
@@ -73,6 +78,27 @@ class Batches:
             .where(of_the_watch, *_ACTIVE, unseen)
             .group_by(batches.c.status)
         )
+        vanished_at, missed_at = batches.c.vanished_at, batches.c.missed_at
+        self._vanished = sa.select(batches.c.id).where(
+            of_the_watch,
+            vanished_at.is_not(None),
+            vanished_at > sa.bindparam("long_ago"),
+            missed_at <= sa.bindparam("asked_soon"),
+            (vanished_at > sa.bindparam("lately")) | (missed_at <= sa.bindparam("asked_late")),
+        )
+        due_at = batches.c.results_due_at
+        awaited = (
+            of_the_watch,
+            due_at.is_not(None),
+            batches.c.id.not_in(sa.select(database.values("besides").c.value)),
+        )
+        self._awaiting = (
+            sa.select(batches.c.id)
+            .where(*awaited, (due_at <= sa.bindparam("now")) | (due_at > sa.bindparam("never")))
+            .order_by(due_at)
+            .limit(sa.bindparam("limit", type_=sa.Integer))
+        )
+        self._next_due = sa.select(sa.func.min(due_at)).where(*awaited)
         upsert = database.insert(batches)
         self._upsert = upsert.on_conflict_do_update(
             index_elements=list(_KEY),
@@ -158,23 +184,18 @@ class Batches:
             rows = await connection.scalars(self._unseen, {"watch": watch, "seen": _json(seen)})
             return [BatchId(one) for one in rows]
 
-    async def vanished(self, watch: WatchName, *rules: tuple[datetime, datetime]) -> list[BatchId]:
-        """Those that vanished after one moment, and were not asked for after another.
-
-        Each rule is such a pair; one of them must hold.
-        """
-        query = sa.select(batches.c.id).where(
-            batches.c.watch == watch,
-            batches.c.vanished_at.is_not(None),
-            sa.or_(
-                *(
-                    sa.and_(batches.c.vanished_at > since, batches.c.missed_at <= asked_before)
-                    for since, asked_before in rules
-                )
-            ),
-        )
+    async def vanished(self, watch: WatchName, *, now: datetime) -> list[BatchId]:
+        """Those that vanished, and it is time to look whether they have come back."""
+        soon, late = VANISHED_AGAIN
+        moments = {
+            "lately": now - VANISHED_LATELY,
+            "asked_soon": now - soon,
+            "long_ago": now - VANISHED_FOR_GOOD,
+            "asked_late": now - late,
+        }
         async with self._database.read() as connection:
-            return [BatchId(one) for one in await connection.scalars(query)]
+            rows = await connection.scalars(self._vanished, {"watch": watch, **moments})
+            return [BatchId(one) for one in rows]
 
     async def awaiting_results(
         self, watch: WatchName, *, now: datetime, besides: Collection[BatchId] = (), limit: int
@@ -184,22 +205,12 @@ class Batches:
         Further away than the longest pause is a time that a clock gave
         which has been set back since: that is due, too.
         """
-        query = (
-            sa.select(batches.c.id)
-            .where(
-                batches.c.watch == watch,
-                batches.c.results_due_at.is_not(None),
-                batches.c.id.not_in(besides),
-                sa.or_(
-                    batches.c.results_due_at <= now,
-                    batches.c.results_due_at > now + RESULTS_PAUSE,
-                ),
-            )
-            .order_by(batches.c.results_due_at)
-            .limit(limit)
-        )
+        given = {"now": now, "never": now + RESULTS_PAUSE, "limit": limit}
         async with self._database.read() as connection:
-            return [BatchId(one) for one in await connection.scalars(query)]
+            rows = await connection.scalars(
+                self._awaiting, {"watch": watch, "besides": _json(besides), **given}
+            )
+            return [BatchId(one) for one in rows]
 
     async def overdue(
         self, watch: WatchName, *, ended_before: datetime, now: datetime
@@ -221,13 +232,10 @@ class Batches:
         self, watch: WatchName, *, besides: Collection[BatchId] = ()
     ) -> datetime | None:
         """When the next results are due to be asked for, if any are missing."""
-        query = sa.select(sa.func.min(batches.c.results_due_at)).where(
-            batches.c.watch == watch,
-            batches.c.results_due_at.is_not(None),
-            batches.c.id.not_in(besides),
-        )
         async with self._database.read() as connection:
-            due: datetime | None = await connection.scalar(query)
+            due: datetime | None = await connection.scalar(
+                self._next_due, {"watch": watch, "besides": _json(besides)}
+            )
             return due
 
     async def _read(

@@ -15,9 +15,6 @@ from batchwatch.domain.batch import NON_TERMINAL, TERMINAL, BatchId
 from batchwatch.domain.cadence import (
     RESULTS_PATIENCE,
     RESULTS_PAUSE,
-    VANISHED_AGAIN,
-    VANISHED_FOR_GOOD,
-    VANISHED_LATELY,
     window_start,
 )
 from batchwatch.domain.changes import Recorder, is_lost
@@ -232,7 +229,7 @@ class Poller:
         singles: list[BatchId] = []
         if not this.has_shown_all():
             singles += await self._batches.unseen(self.watch.name, seen=this.seen)
-        singles += await self._vanished()
+        singles += await self._batches.vanished(self.watch.name, now=self._clock.now())
         if unaskable := [one for one in singles if not can_be_asked(one)]:
             await self._look_up(unaskable, this)
             singles = [one for one in singles if can_be_asked(one)]
@@ -243,15 +240,6 @@ class Poller:
         tally.raise_for_none()
         this.requests += self.cloud.requests - asked
         return bool(tally.answered) or not singles
-
-    async def _vanished(self) -> list[BatchId]:
-        """Those that vanished, and it is time to look whether they have come back."""
-        now, (soon, late) = self._clock.now(), VANISHED_AGAIN
-        return await self._batches.vanished(
-            self.watch.name,
-            (now - VANISHED_LATELY, now - soon),
-            (now - VANISHED_FOR_GOOD, now - late),
-        )
 
     async def _look_up(self, ids: Collection[BatchId], this: Pass) -> list[BatchId]:
         """List the time when ``ids`` were created; which of them that does not show."""
