@@ -370,7 +370,7 @@ def deliveries(
     ] = 50,
     as_json: Json = False,
 ) -> None:
-    """List deliveries, the newest first: what was sent where, and what came of it."""
+    """List deliveries, the newest first."""
     wanted = _wanted((), endpoint, type_, batch, state, since, until)
     rows = _from_store(config, lambda views: views.deliveries(wanted, limit=limit))
     if as_json:
@@ -470,7 +470,7 @@ def send_a_test(
 
 @app.command()
 def endpoints(config: Config = None, *, as_json: Json = False) -> None:
-    """List endpoints: how they are, and what they are owed."""
+    """List endpoints, and how they are."""
     rows = _at_desk(config, lambda desk: desk.endpoints(), writes=False)
     if as_json:
         _print_json(rows)
@@ -485,7 +485,10 @@ def enable(
     endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its name in the settings.")],
     config: Config = None,
 ) -> None:
-    """Send to an endpoint again that was disabled; what waited for it goes first."""
+    """Send to a disabled endpoint again.
+
+    What it is owed goes in order, what is older first.
+    """
     _known_endpoint(_settings(config, for_run=False), endpoint)
     if _at_desk(config, lambda desk: desk.enable(endpoint)):
         typer.echo(f"{endpoint} is enabled; what it is owed is sent, {_by_whom(config)}.")
@@ -498,7 +501,10 @@ def disable(
     endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its name in the settings.")],
     config: Config = None,
 ) -> None:
-    """Send nothing more to an endpoint until it is enabled; what it is owed waits."""
+    """Send an endpoint nothing more.
+
+    What it is owed waits until it is enabled.
+    """
     _known_endpoint(_settings(config, for_run=False), endpoint)
     if _at_desk(config, lambda desk: desk.disable(endpoint)):
         typer.echo(f"{endpoint} is disabled; what it is owed waits. batchwatch enable {endpoint}")

@@ -115,7 +115,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
                 clock=clock,
                 metrics=metrics,
             )
-            watchers.append(Watcher(poller, batches=batches, clock=clock, metrics=metrics))
+            watchers.append(Watcher(poller, clock=clock, metrics=metrics))
 
         async def troubles() -> Troubles:
             ailing = {f"endpoint {name}": why for name, why in dispatcher.troubles().items()}

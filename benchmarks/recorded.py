@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from email.utils import formatdate
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
@@ -17,7 +18,7 @@ from benchmarks.child import serve
 
 _OK: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\n"
-    b"Date: Tue, 24 Nov 2026 08:00:00 GMT\r\nContent-Length: %d\r\n\r\n%b"
+    b"Date: %b\r\nContent-Length: %d\r\n\r\n%b"
 )
 _UNKNOWN: Final = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 _END: Final = b"\r\n\r\n"
@@ -33,9 +34,11 @@ def save(recording: dict[Key, bytes], file: Path) -> None:
 
 def load(file: Path) -> dict[Key, bytes]:
     """Read what :func:`save` wrote, as whole answers."""
+    date = formatdate(usegmt=True).encode()  # no earlier than the batches on the pages
     rows = msgspec.msgpack.decode(file.read_bytes(), type=list[tuple[str, str, str, bytes]])
     return {
-        (folder, status, token): _OK % (len(body), body) for folder, status, token, body in rows
+        (folder, status, token): _OK % (date, len(body), body)
+        for folder, status, token, body in rows
     }
 
 

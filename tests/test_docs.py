@@ -71,7 +71,7 @@ def events() -> list[Event]:
         seen = a_sighting(status, updated=9, asked_results=True, results=results)
         made += recorder.record({seen.id: a_batch(RUNNING)}, [seen], now=at(9)).events
     lost = a_batch(RUNNING, misses=99, missed_at=at(-9_999), created_at=None, updated_at=None)
-    made += recorder.miss({lost.id: lost}, now=at(9)).events
+    made += recorder.vanish({lost.id: lost}, now=at(9)).events
     for type_ in (WATCH_FAILING, "watch.recovered"):
         made.append(watch_event(WATCH, type_, occurred_at=at(9), since=at(0), reason="HTTP 503"))
     record = Record(EndpointName("ops"), failing_since=at(0), failing_for=FAILING_TO_TELL)

@@ -252,7 +252,7 @@ class Lane:
             final_statuses=self.endpoint.final_statuses,
         )
 
-    def _judge(self, attempt: Attempt, *, probe: bool) -> None:
+    def _judge(self, attempt: Attempt, *, probe: int) -> None:
         """Draw from a try what it says of the endpoint."""
         now = self._clock.monotonic()
         failure = attempt.failure

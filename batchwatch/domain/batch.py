@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime  # noqa: TC003  # the store reads doubts by their types
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NewType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
 BatchId = NewType("BatchId", str)
 EventId = NewType("EventId", str)
@@ -91,6 +91,15 @@ class Results(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Doubt:
+    """A status that upstream shows, and that nothing proves to be news."""
+
+    status: str
+    since: datetime  # when it was first shown, and nothing else after it
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """A batch as last seen, with what batchwatch noted of it; keyed by (watch, id)."""
 
@@ -116,6 +125,7 @@ class Batch:
     results: Results | None = None  # None: not terminal, or part of the baseline
     results_asks: int = 0
     results_due_at: datetime | None = None  # when to ask for them next
+    doubt: Doubt | None = None
 
     @property
     def is_active(self) -> bool:

@@ -12,15 +12,22 @@ OVERLAP: Final = timedelta(minutes=10)  # forgives clock skew and rows that beco
 IDLE_FACTOR: Final = 4
 IDLE_CEILING: Final = 60.0  # seconds; an idle watch still finds a new batch within a minute
 BACKOFF_CEILING: Final = 120.0  # seconds between tries of an upstream that fails
+BACKLOG_MARGIN: Final = timedelta(seconds=5)  # upstream's clock is known to 2 s, its stamps to 1 s
+SHOWN_TO_BELIEVE: Final = 3  # times in a row, for a status that nothing proves to be news
+SHOWN_FOR: Final = timedelta(minutes=1)  # and for so long: replicas lag by less
 RESULTS_PATIENCE: Final = timedelta(seconds=30)  # how long an event waits for the results
 RESULTS_ASKS: Final = 100  # answers without results until they are given up: some 15 hours
+RESULTS_PAUSE: Final = timedelta(minutes=10)  # the longest until results are asked for again
 UNANSWERED_PAUSE: Final = timedelta(seconds=30)  # until results are asked for after an outage
 MISSES_TO_VANISH: Final = 3
 MISSED_TO_VANISH: Final = timedelta(minutes=10)  # and for so long: longer than most slips last
-VANISHED_AGAIN: Final = timedelta(hours=1)  # between two looks at a batch that vanished
+# Between two looks at a batch that vanished: for the first hours, and after them.
+VANISHED_AGAIN: Final = (timedelta(minutes=10), timedelta(hours=1))
+VANISHED_LATELY: Final = timedelta(hours=3)
 VANISHED_FOR_GOOD: Final = timedelta(days=7)  # after that, only a listing can bring it back
 REFUSALS_TO_ALARM: Final = 3  # in a row; they do not mend themselves
 FAILING_TO_ALARM: Final = timedelta(minutes=2)  # for what may pass by itself
+SILENCE_TO_ALARM: Final = 150.0  # seconds without a whole pass, or ten intervals
 FAILURES_TO_ALARM: Final = 10  # of that, however little time the wall clock says has gone by
 
 
@@ -71,15 +78,20 @@ def backoff(
 
 
 def is_alarming(failures: int, *, lasted: timedelta, may_pass: bool) -> bool:
-    """Whether so many ``failures`` in a row, the first one ``lasted`` ago, wake somebody.
+    """Whether so many ``failures`` in a row, for as long as ``lasted``, wake somebody.
 
     A hiccup of a minute does not; a key that is refused three times does.
     """
     if not may_pass:
         return failures >= REFUSALS_TO_ALARM
-    return failures >= FAILURES_TO_ALARM or (failures > 1 and lasted >= FAILING_TO_ALARM)
+    return failures >= FAILURES_TO_ALARM or lasted >= FAILING_TO_ALARM
+
+
+def silence_allowed(interval: float) -> float:
+    """Seconds for which no pass may have ended well before somebody is woken."""
+    return max(SILENCE_TO_ALARM, 10 * interval)
 
 
 def results_backoff(asks: int) -> timedelta:
     """How long to wait before asking for missing results again, after ``asks`` tries."""
-    return timedelta(seconds=min(600.0, 0.5 * 1.6 ** min(asks, 20)))
+    return min(RESULTS_PAUSE, timedelta(seconds=0.5 * 1.6 ** min(asks, 20)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from batchwatch.domain.batch import COMPLETED, Batch, BatchId, FileOutcome, Results, Transition
 from batchwatch.domain.cadence import (
+    BACKLOG_MARGIN,
     MISSED_TO_VANISH,
     MISSES_TO_VANISH,
     RESULTS_ASKS,
@@ -40,20 +41,24 @@ class Changes:
     outcomes: dict[BatchId, Sequence[FileOutcome]] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     oddities: Counter[Oddity] = field(default_factory=Counter)
+    contradicted: set[BatchId] = field(default_factory=set)  # said to have left a terminal status
 
 
 @dataclass(frozen=True, slots=True)
 class Recorder:
     """The rules by which one watch's sightings become changes.
 
-    ``backlog_before`` is set during the first pass ever: batches that are
-    found terminal, and were last changed before it, ended before anybody
-    watched. They are recorded as the baseline and nobody hears of them.
+    ``backlog_before`` is set until the first pass ever has ended: batches that
+    are found terminal, and were last changed before it, ended before anybody
+    watched. They are recorded as the baseline and nobody hears of them. For
+    those without an ``updated_at`` that is only known of the first listing
+    ever (``first_listing``): later they may have ended since.
     """
 
     watch: WatchName
     base_url: str
     backlog_before: datetime | None = None
+    first_listing: bool = False
 
     def record(
         self, known: Mapping[BatchId, Batch], seen: Iterable[Observation], *, now: datetime
@@ -69,6 +74,8 @@ class Recorder:
             verdict = reconcile(before, observation, watch=self.watch)
             if verdict.oddity:
                 changes.oddities[verdict.oddity] += 1
+                if verdict.oddity is Oddity.CONTRADICTION:
+                    changes.contradicted.add(observation.id)
             batch = verdict.batch
             if verdict.transition is not None:
                 changes.transitions.append(verdict.transition)
@@ -83,11 +90,10 @@ class Recorder:
         return changes
 
     def miss(self, known: Mapping[BatchId, Batch], *, now: datetime) -> Changes:
-        """Note a 404 for each of ``known``; after several, for some minutes, it has vanished.
+        """Note a 404 for each of ``known``: one more that may be lost.
 
-        One 404 proves little: a key that was just changed, a replica that
-        lags, a gateway without its routes. So several passes in a row must
-        say it, and for a while: what has vanished is rarely asked for again.
+        It proves little: a key that was just changed, a replica that lags, a
+        gateway without its routes.
         """
         changes = Changes()
         for batch in known.values():
@@ -100,12 +106,21 @@ class Recorder:
                     changes.batches[batch.id] = replace(batch, missed_at=now)
                 continue
             missed = replace(batch, misses=batch.misses + 1, missed_at=batch.missed_at or now)
-            lost_for = now - (missed.missed_at or now)
-            if missed.misses >= MISSES_TO_VANISH and lost_for >= MISSED_TO_VANISH:
-                # Without its fingerprint it is news again, should it come back as it was.
-                missed = replace(missed, vanished_at=now, fingerprint="")
-                missed = self._tell(missed, BATCH_VANISHED, changes, occurred_at=now)
             changes.batches[missed.id] = missed
+        return changes
+
+    def vanish(self, known: Mapping[BatchId, Batch], *, now: datetime) -> Changes:
+        """Tell those of ``known`` that are lost, and that no listing shows either.
+
+        What has vanished is rarely asked for again, so this is the last word.
+        """
+        changes = Changes()
+        for batch in known.values():
+            if is_lost(batch, now=now):
+                # Without its fingerprint it is news again, should it come back as it was.
+                gone = replace(batch, vanished_at=now, missed_at=now, fingerprint="")
+                gone = self._tell(gone, BATCH_VANISHED, changes, occurred_at=now)
+                changes.batches[gone.id] = gone
         return changes
 
     def unanswered(self, known: Mapping[BatchId, Batch], *, outage: bool, now: datetime) -> Changes:
@@ -127,7 +142,7 @@ class Recorder:
         """
         changes = Changes()
         for batch in known.values():
-            if batch.results is Results.AWAITED and now >= batch.changed_at + RESULTS_PATIENCE:
+            if batch.results is Results.AWAITED and _has_waited(batch, now):
                 told = self._tell_end(replace(batch, results=Results.PENDING), changes, None)
                 changes.batches[batch.id] = told
         return changes
@@ -147,9 +162,11 @@ class Recorder:
     def _is_backlog(self, batch: Batch) -> bool:
         if self.backlog_before is None:
             return False
+        before = self.backlog_before - BACKLOG_MARGIN
+        if batch.created_at is not None and batch.created_at >= before:
+            return False
         # updated_at, for a batch may have ended while the first pass was failing.
-        times = [one for one in (batch.created_at, batch.updated_at) if one is not None]
-        return not times or max(times) < self.backlog_before
+        return self.first_listing if batch.updated_at is None else batch.updated_at < before
 
     def _take_results(
         self,
@@ -175,11 +192,10 @@ class Recorder:
         asks = batch.results_asks + counts
         due_at = now + (results_backoff(asks) if counts else UNANSWERED_PAUSE)
         if batch.results is Results.AWAITED:
-            patience_ends = batch.changed_at + RESULTS_PATIENCE
-            if now >= patience_ends:
+            if _has_waited(batch, now):
                 batch = self._tell_end(replace(batch, results=Results.PENDING), changes, None)
             else:
-                due_at = min(due_at, patience_ends)
+                due_at = min(due_at, batch.changed_at + RESULTS_PATIENCE)
         if asks >= RESULTS_ASKS:
             return replace(batch, results=Results.GIVEN_UP, results_asks=asks, results_due_at=None)
         return replace(batch, results_asks=asks, results_due_at=due_at)
@@ -203,3 +219,18 @@ class Recorder:
         event = batch_event(batch, type_, occurred_at=occurred_at, link=link, outcomes=outcomes)
         changes.events.append(event)
         return replace(batch, last_event_id=event.id)
+
+
+def is_lost(batch: Batch, *, now: datetime) -> bool:
+    """Whether an active batch has answered 404 several times in a row, and for some minutes."""
+    since = batch.missed_at
+    enough = batch.misses >= MISSES_TO_VANISH and since and now - since >= MISSED_TO_VANISH
+    return batch.is_active and bool(enough)
+
+
+def _has_waited(batch: Batch, now: datetime) -> bool:
+    """Whether its end has waited long enough for results; one from the future has, too.
+
+    For that was noted by a clock that has been set back since.
+    """
+    return not batch.changed_at <= now < batch.changed_at + RESULTS_PATIENCE

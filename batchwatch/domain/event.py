@@ -86,7 +86,9 @@ MEANINGS: Final[Mapping[str, str]] = {
     STATUS_TYPES[FAILED]: "It failed as a whole; there are no reliable results for its files.",
     STATUS_TYPES[CANCELLED]: "It was cancelled; what was finished before keeps its results.",
     BATCH_UNKNOWN: "It has a status that this version has no name for; see `data.batch.status`.",
-    BATCH_VANISHED: "It was active, and LlamaCloud answers 404 for it, several times in a row.",
+    BATCH_VANISHED: (
+        "It was active, and for ten minutes LlamaCloud has answered 404 for it and not listed it."
+    ),
     WATCH_FAILING: "LlamaCloud cannot be watched: an outage, or a key that is refused.",
     WATCH_RECOVERED: "It can be watched again; what happened meanwhile is told as it is found.",
     ENDPOINT_FAILING: (

@@ -55,6 +55,7 @@ class Breaker:
         self._slices: deque[_Slice] = deque()
         self._next_probe: float | None = None  # None: closed
         self._is_probing = False
+        self._openings = 0  # so far; a probe counts for the one that it was sent in
         self.is_offline = False  # open because nobody can be reached from here
 
     @property
@@ -68,37 +69,43 @@ class Breaker:
             return 0.0
         return math.inf if self._is_probing else max(0.0, self._next_probe - now)
 
-    def began(self) -> bool:
-        """A try begins; whether it is the probe of a breaker that is open."""
-        self._is_probing = self._is_probing or self.is_open
-        return self.is_open
+    def began(self) -> int:
+        """A try begins; 0, or a number to end it with if it is the probe of an open breaker."""
+        if not self.is_open:
+            return 0
+        self._is_probing = True
+        return self._openings
 
-    def ended(self, now: float, *, failed: bool, probe: bool = False) -> None:
+    def ended(self, now: float, *, failed: bool, probe: int = 0) -> None:
         """A try has ended, and tells how the endpoint is."""
-        if (self.is_offline and probe) or (self.is_open and not failed):
+        if self.is_open and (not failed or (self.is_offline and self._is_the(probe))):
             self._close()
         if self.is_open:
             # What was sent before it opened says nothing new.
-            if probe:
+            if self._is_the(probe):
                 self._open(now, PROBE_AFTER)
             return
         self._count(now, failed=failed)
         if failed and self._fails_mostly():
             self._open(now, PROBE_AFTER)
 
-    def abandoned(self, *, probe: bool = False) -> None:
+    def abandoned(self, *, probe: int = 0) -> None:
         """A try has ended and told nothing of the endpoint."""
-        if probe:
+        if self._is_the(probe):
             self._is_probing = False
 
-    def offline(self, now: float, *, probe: bool = False) -> None:
+    def offline(self, now: float, *, probe: int = 0) -> None:
         """A try has ended and told that there is no network."""
-        if probe or not self.is_open:
+        if not self.is_open or self._is_the(probe):
             self._open(now, OFFLINE_PROBE_AFTER)
             self.is_offline = True
 
+    def _is_the(self, probe: int) -> bool:
+        return self.is_open and probe == self._openings
+
     def _open(self, now: float, probe_after: float) -> None:
         self._next_probe, self._is_probing = now + probe_after, False
+        self._openings += 1
         self._slices.clear()
 
     def _close(self) -> None:

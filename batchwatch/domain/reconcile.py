@@ -6,9 +6,12 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from batchwatch.domain.batch import PENDING, Batch, Observation, Transition
+from batchwatch.domain.batch import PENDING, Batch, Doubt, Observation, Transition
+from batchwatch.domain.cadence import SHOWN_FOR, SHOWN_TO_BELIEVE
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from batchwatch.domain.batch import WatchName
 
 
@@ -39,8 +42,10 @@ def reconcile(known: Batch | None, seen: Observation, *, watch: WatchName) -> Re
     later answer that says otherwise is a stale read and changes nothing.
 
     An answer with an older ``updated_at`` is stale, and so is one that
-    cannot show it is newer: see :func:`_is_stale`. A terminal status is
-    exempt, for what never ends cannot be shown by an answer from the past.
+    cannot show it is newer: see :func:`_is_stale`. It is believed all the
+    same when nothing else is shown for a while: see :func:`_doubted`. A
+    terminal status is exempt, for what never ends cannot be shown by an
+    answer from the past.
     """
     if known is None:
         return _first_sighting(seen, watch)
@@ -50,7 +55,11 @@ def reconcile(known: Batch | None, seen: Observation, *, watch: WatchName) -> Re
         late = not seen.status.is_terminal and _is_stale(known, seen)
         return Reconciled(known, oddity=Oddity.STALE if late else Oddity.CONTRADICTION)
     if not seen.status.is_terminal and _is_stale(known, seen):
-        return Reconciled(known, oddity=Oddity.STALE)
+        doubt = _doubted(known.doubt, seen)
+        if not _is_believed(doubt, now=seen.seen_at):
+            return Reconciled(replace(known, doubt=doubt), oddity=Oddity.STALE)
+        # Its updated_at counts from now on, for the one that is known was no measure.
+        known = replace(known, updated_at=seen.updated_at or known.updated_at)
 
     stayed = (seen.seen_at - known.changed_at).total_seconds()
     lasted = dict(known.lasted)
@@ -58,6 +67,7 @@ def reconcile(known: Batch | None, seen: Observation, *, watch: WatchName) -> Re
     batch = replace(
         _seen_again(known, seen),
         status=seen.status,
+        fingerprint=seen.fingerprint,
         previous_status=known.status,
         revision=known.revision + 1,
         changed_at=seen.seen_at,
@@ -107,7 +117,7 @@ def _seen_again(known: Batch, seen: Observation) -> Batch:
     """``known`` with what the same or a newer answer adds, and back if it had vanished."""
     if known.updated_at and seen.updated_at and seen.updated_at < known.updated_at:
         # An older answer tells nothing new of its time, but it does tell that the batch exists.
-        return replace(known, misses=0, missed_at=None, vanished_at=None)
+        return replace(known, misses=0, missed_at=None, vanished_at=None, doubt=None)
     return replace(
         known,
         fingerprint=seen.fingerprint,
@@ -120,6 +130,7 @@ def _seen_again(known: Batch, seen: Observation) -> Batch:
         misses=0,
         missed_at=None,
         vanished_at=None,
+        doubt=None,
     )
 
 
@@ -127,16 +138,33 @@ def _is_stale(known: Batch, seen: Observation) -> bool:
     """Whether ``seen`` fails to show that it is newer than ``known``.
 
     ``updated_at`` is the proof. It may be null, always or in one answer, and
-    coarse: with equal times a step to a new status is believed, a step back
-    to the queue or to the status just left is not.
+    coarse: where it says nothing a step to a status that the batch never had
+    is believed, a step back to the queue or to one that it has left is not.
     """
-    if known.updated_at is None:
-        return seen.status == PENDING and seen.updated_at is None
-    if seen.updated_at is None:
+    if known.updated_at and seen.updated_at and seen.updated_at != known.updated_at:
+        return seen.updated_at < known.updated_at
+    if known.updated_at and not seen.updated_at:
         return True
-    if seen.updated_at == known.updated_at:
-        return seen.status in (PENDING, known.previous_status)
-    return seen.updated_at < known.updated_at
+    return seen.status == PENDING or seen.status in known.lasted
+
+
+def _doubted(before: Doubt | None, seen: Observation) -> Doubt:
+    """The doubt about ``seen``, which is one more time if nothing else was shown meanwhile."""
+    # A clock that was set back begins anew.
+    if before is None or before.status != seen.status or before.since > seen.seen_at:
+        return Doubt(str(seen.status), since=seen.seen_at, times=1)
+    return replace(before, times=before.times + 1)
+
+
+def _is_believed(doubt: Doubt, *, now: datetime) -> bool:
+    """Whether a status was shown so often, and for so long, that it must be true.
+
+    A replica that lags by less than that shows the present status in between
+    or at last; what upstream says for a minute without a word to the contrary
+    is the truth, whatever ``updated_at`` it has. That may be null, coarse,
+    from the future, or never move.
+    """
+    return doubt.times >= SHOWN_TO_BELIEVE and now - doubt.since >= SHOWN_FOR
 
 
 def _strange(seen: Observation) -> Oddity | None:

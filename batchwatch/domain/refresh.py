@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from batchwatch.domain.batch import Status
 
-_MARGIN: Final = timedelta(seconds=1)  # for an upstream that compares coarser times than it shows
+MARGIN: Final = timedelta(seconds=1)  # for an upstream that compares coarser times than it shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,6 @@ def plan_refresh(shares: Sequence[Share], *, page_size: int) -> tuple[Sweep, ...
     cost = sum(max(1, -(-swept.get(status, 0) // page_size)) for status in NON_TERMINAL)
     if cost >= sum(swept.values()):
         return ()
-    oldest = min(share.oldest for share in known if share.oldest) - _MARGIN
-    newest = max(share.newest for share in known if share.newest) + _MARGIN
+    oldest = min(share.oldest for share in known if share.oldest) - MARGIN
+    newest = max(share.newest for share in known if share.newest) + MARGIN
     return tuple(Sweep(status, oldest, newest) for status in NON_TERMINAL)

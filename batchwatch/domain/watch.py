@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta  # noqa: TC003  # the store reads troubles by their types
+from datetime import datetime, timedelta  # the store reads troubles by their types
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -80,15 +80,23 @@ class WatchState:
         return replace(state, alarm=None), recovered
 
     def failed(
-        self, work: Work, reason: str, *, now: datetime, may_pass: bool
+        self,
+        work: Work,
+        reason: str,
+        *,
+        now: datetime,
+        may_pass: bool,
+        lasted: timedelta = timedelta(0),
     ) -> tuple[WatchState, Event | None]:
         """After work that upstream did not let through; one alarm for one outage.
 
-        ``may_pass`` is whether it may go well again without anybody's doing.
+        ``may_pass`` is whether it may go well again without anybody's doing,
+        ``lasted`` for how long it has not gone well, where that is known.
         """
         before = self.troubles.get(work)
+        since = now - lasted
         trouble = Trouble(
-            since=before.since if before else now,
+            since=min(before.since, since) if before else since,
             failures=before.failures + 1 if before else 1,
             reason=reason,
         )

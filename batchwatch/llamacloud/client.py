@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
 
 from batchwatch.llamacloud.budget import Priority
-from batchwatch.llamacloud.errors import Garbled, NotFound, Rejected
+from batchwatch.llamacloud.errors import Garbled, Rejected, Unaskable
 from batchwatch.llamacloud.key import ApiKey
 from batchwatch.llamacloud.paging import follow
 from batchwatch.llamacloud.transport import (
@@ -41,6 +41,8 @@ JOBS: Final = {"parse_v2": "/api/v2/parse", "extract_v2": "/api/v2/extract"}
 
 PAGE_SIZE: Final = 1_000  # asked for; no maximum is documented, and fewer may come
 SMALLEST_PAGE: Final = 10  # below this upstream's own default is asked for
+RELEARNT: Final = 3600.0  # seconds after which a page size that was too large is tried again
+GET_SECONDS: Final = 15.0  # for one batch, retries included: the store asks again by itself
 IDS_AT_ONCE: Final = 50  # job ids in one URL, which then has about 3,000 characters
 _TOO_LONG: Final = frozenset({413, 414, 431})
 _COMPLAINS_OF_SIZE: Final = frozenset({400, 422})
@@ -88,17 +90,25 @@ class LlamaCloud:
             session=session,
             budget=budget,
             clock=clock,
-            limits=limits,
         )
         self._transport.on_request = on_request
+        self._budget = budget
         self._clock = clock
         self._scope = scope
-        self._page_sizes: dict[str, int | None] = {}  # by path, as far as upstream let us
+        self._limits = limits
+        self._single = replace(limits, total=min(limits.total, GET_SECONDS))
+        # By path: as many as upstream let us have, and when (monotonic) that was learnt.
+        self._page_sizes: dict[str, tuple[int | None, float]] = {}
 
     @property
     def requests(self) -> int:
         """How many were sent so far, retries included."""
         return self._transport.requests
+
+    @property
+    def paused_for(self) -> float:
+        """Seconds for which upstream has asked for no requests; 0 if it has not."""
+        return self._budget.blocked_for
 
     async def list_batches(
         self,
@@ -126,10 +136,9 @@ class LlamaCloud:
             filters.append(("status", status))
 
         async def fetch(token: str | None) -> Page:
-            question = Question(
-                "list_batches", BATCHES, _with_token(filters, token), read_page, priority
-            )
-            answer = await self._sized(question, page_size or PAGE_SIZE)
+            params = _with_token(filters, token)
+            question = Question("list_batches", BATCHES, params, read_page, priority, self._limits)
+            answer = await self._sized(question, page_size or PAGE_SIZE, smallest=SMALLEST_PAGE)
             answer.value.date = answer.date
             return answer.value
 
@@ -141,13 +150,17 @@ class LlamaCloud:
     async def get_batch(
         self, batch_id: BatchId, *, results: bool, priority: Priority
     ) -> Observation:
-        """One batch as it is now, with its results where ``results`` and upstream has them."""
+        """One batch as it is now, with its results where ``results`` and upstream has them.
+
+        Raises :class:`Unaskable` for an id that :func:`can_be_asked` refuses.
+        """
         path = f"{BATCHES}/{quote(batch_id, safe='', errors='replace')}"
-        if batch_id in ("", ".", ".."):  # ids are upstream's, and these would be another path
-            raise NotFound(
-                f"not asked, for {batch_id!r} can be no batch's id",
+        if not can_be_asked(batch_id):
+            raise Unaskable(
+                f"not asked, for an id of {batch_id!r} would be another path",
                 where=self._transport.where(BATCHES),
-                what_to_do="LlamaCloud itself listed it: report it there.",
+                what_to_do="Its status is read from listings, and its results cannot be had: "
+                "report the id to LlamaCloud, which listed it.",
             )
 
         def read(body: Body) -> tuple[Item, tuple[FileOutcome, ...] | None]:
@@ -159,7 +172,8 @@ class LlamaCloud:
         params = self._scoped()
         if results:
             params.append(("expand", "results"))
-        answer = await self._transport.get(Question("get_batch", path, params, read, priority))
+        question = Question("get_batch", path, params, read, priority, self._single)
+        answer = await self._transport.get(question)
         item, outcomes = answer.value
         return item.observation(
             self._clock.now(), asked_results=results, results=outcomes if results else None
@@ -205,8 +219,9 @@ class LlamaCloud:
         read = partial(read_jobs, job_type=job_type)
 
         async def fetch(token: str | None) -> Jobs:
-            question = Question("list_jobs", path, _with_token(filters, token), read, priority)
-            return (await self._sized(question, len(ids))).value
+            params = _with_token(filters, token)
+            question = Question("list_jobs", path, params, read, priority, self._limits)
+            return (await self._sized(question, len(ids), smallest=1)).value
 
         # Upstream may know the parameter by another name, and then lists every job there is:
         # only what was asked for counts, and once that is there nothing more is fetched.
@@ -223,15 +238,15 @@ class LlamaCloud:
                     break
         return found
 
-    async def _sized(self, question: Question[T], wanted: int) -> Answer[T]:
+    async def _sized(self, question: Question[T], wanted: int, *, smallest: int) -> Answer[T]:
         """Ask for a page of ``wanted`` entries, or of as many as upstream allows.
 
         Its limit is documented nowhere. Where it complains, or sends more
-        than we can take, less is asked for, now and from now on.
+        than we can take, less is asked for, now and for an hour; but never so
+        few, below ``smallest``, that a listing would take for ever.
         """
         while True:
-            allowed = self._page_sizes.get(question.path, wanted)
-            size = None if allowed is None else min(allowed, wanted)
+            size = self._page_size(question.path, wanted)
             params = question.params
             if size is not None:
                 params = [*params, ("page_size", str(size))]
@@ -241,20 +256,35 @@ class LlamaCloud:
                 if size is None or error.status not in _COMPLAINS_OF_SIZE:
                     raise
                 if "page_size" in error.detail:
-                    self._page_sizes[question.path] = _smaller(size, error.detail)
+                    self._learn(question.path, _smaller(size, error.detail))
                 else:  # it may mean the size and not say so; without one it has nothing to refuse
                     answer = await self._transport.get(question)
-                    self._page_sizes[question.path] = None
+                    self._learn(question.path, None)
                     return answer
             except Garbled as error:
-                if size is None or size == 1 or not error.oversized:
+                if size is None or size <= smallest or not error.oversized:
                     raise
-                self._page_sizes[question.path] = size // 2
+                self._learn(question.path, max(smallest, size // 2))
+
+    def _page_size(self, path: str, wanted: int) -> int | None:
+        """``wanted``, or what upstream allowed instead; None is its own default."""
+        allowed, learnt_at = self._page_sizes.get(path, (wanted, 0.0))
+        if self._clock.monotonic() - learnt_at > RELEARNT:
+            return wanted  # it may have been a fault that has passed
+        return None if allowed is None else min(allowed, wanted)
+
+    def _learn(self, path: str, size: int | None) -> None:
+        self._page_sizes[path] = (size, self._clock.monotonic())
 
     def _scoped(self) -> list[tuple[str, str]]:
         scope = self._scope
         pairs = (("project_id", scope.project_id), ("organization_id", scope.organization_id))
         return [(name, value) for name, value in pairs if value]
+
+
+def can_be_asked(batch_id: BatchId) -> bool:
+    """Whether a URL can carry this id: no encoding keeps `..` from being the folder above."""
+    return batch_id not in ("", ".", "..")
 
 
 def _with_token(filters: list[tuple[str, str]], token: str | None) -> list[tuple[str, str]]:

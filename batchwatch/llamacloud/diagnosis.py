@@ -33,6 +33,11 @@ _BASE_URL: Final = "LLAMA_CLOUD_BASE_URL"
 GOES_ON: Final = "batchwatch goes on trying by itself"
 _DETAIL: Final = 400  # characters of upstream's words that are kept
 _SHOWN: Final = 160  # characters of a body that is no JSON, in a message
+_NO_CONNECTION: Final = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ClientSSLError,
+    aiohttp.ConnectionTimeoutError,
+)
 _WORTH_RETRYING: Final = frozenset({408, 409, 429})
 
 
@@ -197,7 +202,7 @@ def held_back(asked: Asked, seconds: float) -> RateLimited:
 def unreachable(asked: Asked, error: BaseException, status: int | None = None) -> Unreachable:
     """The error for an exception instead of an answer; ``status`` if one had begun to come."""
     what, what_to_do = _cause(asked, error, begun=status is not None)
-    return Unreachable(
+    unreachable = Unreachable(
         what,
         where=asked.where,
         what_to_do=f"{what_to_do}; {GOES_ON}.",
@@ -205,6 +210,8 @@ def unreachable(asked: Asked, error: BaseException, status: int | None = None) -
         # A certificate is as wrong a second later.
         transient=not isinstance(error, aiohttp.ClientConnectorCertificateError),
     )
+    unreachable.connected = not isinstance(error, _NO_CONNECTION)
+    return unreachable
 
 
 def _cause(asked: Asked, error: BaseException, *, begun: bool) -> tuple[str, str]:

@@ -7,6 +7,7 @@ CloudError
 ├── NotFound          404
 ├── RateLimited       429, or we still hold back because of one
 ├── Rejected          any other 4xx: what we asked was not understood
+├── Unaskable         no request can name this batch, so none was sent
 ├── ServerFault       5xx
 ├── Garbled           an answer that is not what the API documents, or too large to read
 ├── Redirected        3xx: never followed, because the key would go along
@@ -57,6 +58,7 @@ class Unreachable(CloudError):
     """No whole answer came; ``status`` is set if one had begun."""
 
     kind = "unreachable"
+    connected: bool = True  # whether somebody was there to be asked
 
 
 class Denied(CloudError):
@@ -89,6 +91,12 @@ class Rejected(CloudError):
     kind = "rejected"
 
 
+class Unaskable(CloudError):
+    """An id that would be another path in any URL; only a listing can show its batch."""
+
+    kind = "unaskable"
+
+
 class ServerFault(CloudError):
     """A fault on upstream's side."""
 
@@ -117,11 +125,12 @@ class PagingLoop(CloudError):
 def is_systemic(error: CloudError) -> bool:
     """Whether ``error`` would befall every other request just as well.
 
-    A 500, or an answer that breaks off, may be the fault of the one batch
-    that was asked for, and must not keep the others from being asked for.
+    A 500, or an answer that breaks off or does not come in time, may be the
+    fault of the one batch that was asked for, and must not keep the others
+    from being asked for. Where there was not even a connection, it cannot.
     """
     if isinstance(error, Unreachable):
-        return error.status is None
+        return not error.connected
     if isinstance(error, ServerFault):
         return error.retry_after is not None
     return isinstance(error, (Denied, PaymentRequired, RateLimited, Redirected))

@@ -20,7 +20,7 @@ def read_date(headers: Mapping[str, str]) -> datetime | None:
 
 
 def read_retry_after(headers: Mapping[str, str], *, now: datetime) -> float | None:
-    """The seconds to wait before asking again, an hour at most; None if upstream names none.
+    """The seconds to wait before asking again, ten minutes at most; None if upstream names none.
 
     A date counts from the answer's own ``Date``, so that a clock that is
     wrong, theirs or ours, does not change the pause. Nonsense is no pause.

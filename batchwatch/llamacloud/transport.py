@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
@@ -12,7 +14,7 @@ from yarl import URL
 
 from batchwatch import __version__
 from batchwatch.llamacloud import diagnosis
-from batchwatch.llamacloud.budget import PATIENCE, HeldBack
+from batchwatch.llamacloud.budget import HeldBack
 from batchwatch.llamacloud.errors import CloudError, RateLimited
 from batchwatch.llamacloud.headers import read_date, read_retry_after
 from batchwatch.llamacloud.wire import Unreadable
@@ -33,16 +35,21 @@ T = TypeVar("T")
 _FIRST_PAUSE: Final = 0.5  # seconds, doubled after each try
 _LONGEST_PAUSE: Final = 8.0  # seconds
 _ERROR_BODY: Final = 16 * 1024  # bytes of an error's body that are read
+_LARGE: Final = 2**20  # bytes; a body beyond is read, and decoded, with no other of its kind
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may cost."""
+    """What one question may cost.
+
+    A page of a thousand batches has about half a MiB. A batch has a thousand
+    files at most; 16 MiB leave 16 KiB for what went wrong with each.
+    """
 
     tries: int = 4
     connect: float = 10.0  # seconds, TLS included
-    total: float = 60.0  # seconds, to the last byte of the body
-    body: int = 64 * 2**20  # bytes, after decompression
+    total: float = 30.0  # seconds, to the last byte of the last try
+    body: int = 16 * 2**20  # bytes, after decompression
 
 
 LIMITS: Final = Limits()
@@ -57,6 +64,7 @@ class Question(Generic[T]):
     params: list[tuple[str, str]]
     read: Callable[[bytearray], T]  # raises Unreadable
     priority: Priority
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,36 +99,42 @@ class Transport:
         session: aiohttp.ClientSession,
         budget: Budget,
         clock: Clock,
-        limits: Limits,
     ) -> None:
         self._base = _checked(base_url)
         self._key = key
         self._session = session
         self._budget = budget
         self._clock = clock
-        self._limits = limits
-        self._timeout = aiohttp.ClientTimeout(total=limits.total, sock_connect=limits.connect)
+        # By operation: memory holds one large body of each, however many are asked for at once.
+        self._large: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(1))
         self.on_request: Callable[[RequestReport], None] | None = None  # hears of every try
         self.requests = 0  # sent so far, retries included
 
     async def get(self, question: Question[T]) -> Answer[T]:
-        """Ask until there is an answer, a few times at most.
+        """Ask until there is an answer: a few times at most, and not for long.
 
         Raises :class:`CloudError`: at once where asking again cannot help or
-        upstream wants a pause of more than a minute, else after the last try.
+        upstream wants a pause that is longer than there is time, else after
+        the last try.
         """
         asked = diagnosis.Asked(self._url(question), self._key)
+        limits = question.limits
+        deadline: float | None = None  # from the first try on: the budget's time does not count
         attempt = 1
         while True:
             await self._admit(asked, question.priority)
-            outcome = await self._try(question, asked, attempt)
+            now = self._clock.monotonic()
+            deadline = now + limits.total if deadline is None else deadline
+            # Once admitted it is asked, be it in a hurry.
+            outcome = await self._try(question, asked, attempt, max(1.0, deadline - now))
             if isinstance(outcome, Answer):
                 self._budget.succeeded()
                 return outcome
             if isinstance(outcome, RateLimited):
                 self._budget.throttled(outcome.retry_after)
             pause = max(_backoff(attempt), outcome.retry_after or 0.0)
-            if not outcome.transient or attempt == self._limits.tries or pause > PATIENCE:
+            left = deadline - self._clock.monotonic()
+            if not outcome.transient or attempt == limits.tries or pause >= left:
                 outcome.tries = attempt
                 raise outcome
             log.debug(
@@ -147,7 +161,7 @@ class Transport:
         raise error
 
     async def _try(
-        self, question: Question[T], asked: diagnosis.Asked, attempt: int
+        self, question: Question[T], asked: diagnosis.Asked, attempt: int, seconds: float
     ) -> Answer[T] | CloudError:
         """Ask once. A failure is a value, so that no error drags aiohttp's along as its context."""
         self.requests += 1
@@ -165,7 +179,10 @@ class Transport:
                 },
                 allow_redirects=False,
                 raise_for_status=False,
-                timeout=self._timeout,
+                timeout=aiohttp.ClientTimeout(
+                    total=min(seconds, question.limits.total),
+                    sock_connect=question.limits.connect,
+                ),
             ) as response:
                 status = response.status
                 outcome = await self._answer(question, asked, response, body)
@@ -195,33 +212,49 @@ class Transport:
         """What ``response`` means; its body is left in ``body``."""
         status, headers = response.status, response.headers
         if status < 300:
-            if not await _fill(body, response, self._limits.body):
-                return diagnosis.oversized(asked, status, self._limits.body)
-            try:
-                return Answer(question.read(body), read_date(headers))
-            except Unreadable as error:
-                expected = str(error)
-            content_type = headers.get("Content-Type", "")
-            return diagnosis.garbled(asked, status, content_type, body, expected)
+            limit = question.limits.body
+            if await _fill(body, response, min(_LARGE, limit)):
+                return self._read(question, asked, response, body)
+            async with self._large[question.operation]:
+                if not await _fill(body, response, limit):
+                    del body[limit:]
+                    return diagnosis.oversized(asked, status, limit)
+                # In a thread, for it takes long enough to hold up everything else.
+                return await asyncio.to_thread(self._read, question, asked, response, body)
         if status < 400:
             return diagnosis.redirected(asked, status, headers.get("Location", ""))
         with suppress(aiohttp.ClientError, OSError):  # without a body the status says enough
             await _fill(body, response, _ERROR_BODY)
+        del body[_ERROR_BODY:]
         retry_after = read_retry_after(headers, now=self._clock.now())
         return diagnosis.refused(asked, status, body, retry_after)
+
+    def _read(
+        self,
+        question: Question[T],
+        asked: diagnosis.Asked,
+        response: aiohttp.ClientResponse,
+        body: bytearray,
+    ) -> Answer[T] | CloudError:
+        try:
+            return Answer(question.read(body), read_date(response.headers))
+        except Unreadable as error:
+            expected = str(error)
+        content_type = response.headers.get("Content-Type", "")
+        return diagnosis.garbled(asked, response.status, content_type, body, expected)
 
     def _url(self, question: Question[T]) -> URL:
         return URL(self._base + question.path, encoded=True).with_query(question.params)
 
 
 async def _fill(body: bytearray, response: aiohttp.ClientResponse, limit: int) -> bool:
-    """Read the body, at most ``limit`` bytes of it after decompression; whether that was all."""
-    async for chunk in response.content.iter_any():
-        if len(body) + len(chunk) > limit:
-            body += chunk[: limit - len(body)]
-            return False
+    """Read until ``body`` has more than ``limit`` bytes, decompressed; whether it ended before."""
+    while len(body) <= limit:
+        chunk = await response.content.readany()
+        if not chunk:
+            return True
         body += chunk
-    return True
+    return False
 
 
 def _backoff(attempt: int) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
@@ -28,6 +28,9 @@ Stamp = str | int | float | None  # documented: a string, RFC 3339; seen elsewhe
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 _MILLISECONDS_FROM: Final = 1e11  # as seconds, that would be the year 5138
+_SAME_MOMENT: Final = timedelta(seconds=2)  # HTTP's Date has whole seconds
+
+MESSAGE_LIMIT: Final = 2_000  # characters of a message that are kept; an event carries fewer
 
 
 class Unreadable(ValueError):
@@ -114,17 +117,20 @@ class Page:
         return prints
 
     def newest(self) -> datetime | None:
-        """The largest ``created_at`` that can be read."""
+        """The largest ``created_at`` that can be read, and is not in upstream's own future."""
+        latest = self.date + _SAME_MOMENT if self.date else _LATEST
         try:
             # One C loop for the usual page: strings only, all with an offset or all without.
-            stamps: list[str] = [item.created_at for item in self.items]  # type: ignore[misc]  # others raise
-            newest = _aware(max(map(datetime.fromisoformat, stamps), default=None))
-            if newest is None or newest <= _LATEST:
-                return _plausible(newest)
-            return max(filter(None, (item.created for item in self.items)), default=None)
+            moments = list(map(datetime.fromisoformat, [item.created_at for item in self.items]))  # type: ignore[arg-type]  # others raise
+            newest = _aware(max(moments, default=None))
+            if newest is not None and newest > latest:
+                newest = max(
+                    filter(latest.__ge__, filter(None, map(_aware, moments))), default=None
+                )
+            return _plausible(newest)
         except (TypeError, ValueError, OverflowError):
-            moments = (item.created for item in self.items)
-            return max((moment for moment in moments if moment is not None), default=None)
+            created = (item.created for item in self.items)
+            return max((one for one in created if one and one <= latest), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +168,7 @@ class _Result(msgspec.Struct, gc=False, frozen=True):
             self.source_directory_file_id,
             job_type=(job.type or None) if job else None,
             job_id=(job.id or None) if job else None,
-            error_message=self.error_message or None,
+            error_message=_short(self.error_message),
         )
 
 
@@ -207,7 +213,7 @@ def read_page(body: Body) -> Page:
 def read_jobs(body: Body, job_type: str) -> Jobs:
     """A page of a listing of jobs. Raises :class:`Unreadable` if it is none."""
     rows, unreadable, token = _listing(body, _JOBS, _salvage_job)
-    jobs = [Job(job_type, row.id, row.status, row.error_message or None) for row in rows]
+    jobs = [Job(job_type, row.id, row.status, _short(row.error_message)) for row in rows]
     return Jobs(jobs, unreadable, token)
 
 
@@ -357,6 +363,10 @@ def _child(loose: dict[str, Any], key: str) -> dict[str, Any]:
     return child if isinstance(child, dict) else {}
 
 
+def _short(message: str | None) -> str | None:
+    return message[:MESSAGE_LIMIT] if message else None
+
+
 def _text(loose: dict[str, Any], key: str) -> str | None:
     text = loose.get(key)
     return text if isinstance(text, str) and text else None
@@ -378,13 +388,16 @@ _ESCAPE: Final = re.compile(
 )
 
 
+_SUSPECT: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+
+
 def _mended(body: Body) -> Body:
     """``body`` with U+FFFD for characters that cannot be stored, or are none at all.
 
     One such character, in a file name in an error message, would otherwise
     make the whole page unreadable for as long as it is listed.
     """
-    if b"\\" in body:  # most pages have none
+    if b"\\" in body and _SUSPECT.search(body):  # most bodies have neither
         body = _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], body)
     if not body.isascii():
         body = body.decode(errors="replace").encode()

@@ -10,11 +10,18 @@ import sqlalchemy as sa
 from batchwatch.domain.batch import (
     Batch,
     BatchId,
+    Doubt,
     EventId,
     FileOutcome,
     Results,
     Status,
     WatchName,
+)
+from batchwatch.domain.cadence import (
+    RESULTS_PAUSE,
+    VANISHED_AGAIN,
+    VANISHED_FOR_GOOD,
+    VANISHED_LATELY,
 )
 from batchwatch.domain.refresh import Share
 from batchwatch.store.engine import unbroken
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
     from batchwatch.store.outbox import Outbox
 
 _KEY: Final = ("watch", "id")
+_DOUBT: Final = msgspec.json.Decoder(Doubt)
 # Said twice: once as the index has it, once as a value that is looked up in it.
 _ACTIVE: Final = (sa.text("active"), batches.c.active == sa.true())
 
@@ -50,6 +58,7 @@ class Batches:
                 batches.c.id == pairs.c.key,
                 batches.c.fingerprint == pairs.c.value,
                 batches.c.misses == 0,  # else it is news that it is there
+                batches.c.doubt.is_(None),  # else any word counts, for or against it
             )
         )
         # Lists of ids are always subqueries: joined, SQLite may choose to scan them for each batch.
@@ -69,6 +78,27 @@ class Batches:
             .where(of_the_watch, *_ACTIVE, unseen)
             .group_by(batches.c.status)
         )
+        vanished_at, missed_at = batches.c.vanished_at, batches.c.missed_at
+        self._vanished = sa.select(batches.c.id).where(
+            of_the_watch,
+            vanished_at.is_not(None),
+            vanished_at > sa.bindparam("long_ago"),
+            missed_at <= sa.bindparam("asked_soon"),
+            (vanished_at > sa.bindparam("lately")) | (missed_at <= sa.bindparam("asked_late")),
+        )
+        due_at = batches.c.results_due_at
+        awaited = (
+            of_the_watch,
+            due_at.is_not(None),
+            batches.c.id.not_in(sa.select(database.values("besides").c.value)),
+        )
+        self._awaiting = (
+            sa.select(batches.c.id)
+            .where(*awaited, (due_at <= sa.bindparam("now")) | (due_at > sa.bindparam("never")))
+            .order_by(due_at)
+            .limit(sa.bindparam("limit", type_=sa.Integer))
+        )
+        self._next_due = sa.select(sa.func.min(due_at)).where(*awaited)
         upsert = database.insert(batches)
         self._upsert = upsert.on_conflict_do_update(
             index_elements=list(_KEY),
@@ -112,6 +142,11 @@ class Batches:
         self._outbox.committed(changes.events)
         return changes
 
+    async def known(self, watch: WatchName, ids: Collection[BatchId]) -> dict[BatchId, Batch]:
+        """Those of ``ids`` that are known, as they are now."""
+        async with self._database.read() as connection:
+            return await self._read(connection, watch, ids)
+
     async def active(self, watch: WatchName) -> dict[Status, int]:
         """How many batches are active in each status."""
         query = (
@@ -147,54 +182,58 @@ class Batches:
             rows = await connection.scalars(self._unseen, {"watch": watch, "seen": _json(seen)})
             return [BatchId(one) for one in rows]
 
-    async def vanished(
-        self, watch: WatchName, *, since: datetime, asked_before: datetime
-    ) -> list[BatchId]:
-        """Those that vanished after ``since`` and were not asked for after ``asked_before``."""
-        query = sa.select(batches.c.id).where(
-            batches.c.watch == watch,
-            batches.c.vanished_at.is_not(None),
-            batches.c.vanished_at > since,
-            batches.c.missed_at <= asked_before,
-        )
+    async def vanished(self, watch: WatchName, *, now: datetime) -> list[BatchId]:
+        """Those that vanished, and it is time to look whether they have come back."""
+        soon, late = VANISHED_AGAIN
+        moments = {
+            "lately": now - VANISHED_LATELY,
+            "asked_soon": now - soon,
+            "long_ago": now - VANISHED_FOR_GOOD,
+            "asked_late": now - late,
+        }
         async with self._database.read() as connection:
-            return [BatchId(one) for one in await connection.scalars(query)]
+            rows = await connection.scalars(self._vanished, {"watch": watch, **moments})
+            return [BatchId(one) for one in rows]
 
     async def awaiting_results(
-        self, watch: WatchName, *, now: datetime, limit: int
+        self, watch: WatchName, *, now: datetime, besides: Collection[BatchId] = (), limit: int
     ) -> list[BatchId]:
-        """Terminal batches whose results are due to be asked for, the longest due first."""
-        query = (
-            sa.select(batches.c.id)
-            .where(
-                batches.c.watch == watch,
-                batches.c.results_due_at.is_not(None),
-                batches.c.results_due_at <= now,
-            )
-            .order_by(batches.c.results_due_at)
-            .limit(limit)
-        )
-        async with self._database.read() as connection:
-            return [BatchId(one) for one in await connection.scalars(query)]
+        """Terminal batches whose results are due to be asked for, the longest due first.
 
-    async def overdue(self, watch: WatchName, *, ended_before: datetime) -> list[BatchId]:
-        """Terminal batches whose end is untold, because their results are still awaited."""
+        Further away than the longest pause is a time that a clock gave
+        which has been set back since: that is due, too.
+        """
+        given = {"now": now, "never": now + RESULTS_PAUSE, "limit": limit}
+        async with self._database.read() as connection:
+            rows = await connection.scalars(
+                self._awaiting, {"watch": watch, "besides": _json(besides), **given}
+            )
+            return [BatchId(one) for one in rows]
+
+    async def overdue(
+        self, watch: WatchName, *, ended_before: datetime, now: datetime
+    ) -> list[BatchId]:
+        """Terminal batches whose end is untold, because their results are still awaited.
+
+        One that ended after ``now`` did so by a clock that was set back.
+        """
         query = sa.select(batches.c.id).where(
             batches.c.watch == watch,
             batches.c.results_due_at.is_not(None),
             batches.c.results == Results.AWAITED.value,
-            batches.c.changed_at <= ended_before,
+            sa.or_(batches.c.changed_at <= ended_before, batches.c.changed_at > now),
         )
         async with self._database.read() as connection:
             return [BatchId(one) for one in await connection.scalars(query)]
 
-    async def next_results_due(self, watch: WatchName) -> datetime | None:
+    async def next_results_due(
+        self, watch: WatchName, *, besides: Collection[BatchId] = ()
+    ) -> datetime | None:
         """When the next results are due to be asked for, if any are missing."""
-        query = sa.select(sa.func.min(batches.c.results_due_at)).where(
-            batches.c.watch == watch, batches.c.results_due_at.is_not(None)
-        )
         async with self._database.read() as connection:
-            due: datetime | None = await connection.scalar(query)
+            due: datetime | None = await connection.scalar(
+                self._next_due, {"watch": watch, "besides": _json(besides)}
+            )
             return due
 
     async def _read(
@@ -271,6 +310,7 @@ def _batch(row: sa.Row[Any]) -> Batch:
         results=None if row.results is None else Results(row.results),
         results_asks=row.results_asks,
         results_due_at=row.results_due_at,
+        doubt=None if row.doubt is None else _DOUBT.decode(row.doubt),
     )
 
 
@@ -299,6 +339,7 @@ def _row(batch: Batch) -> dict[str, Any]:
         "results": None if batch.results is None else batch.results.value,
         "results_asks": batch.results_asks,
         "results_due_at": batch.results_due_at,
+        "doubt": None if batch.doubt is None else msgspec.json.encode(batch.doubt).decode(),
     }
 
 

@@ -114,6 +114,7 @@ batches: Final = sa.Table(
     sa.Column("results", sa.Text),
     sa.Column("results_asks", sa.Integer, nullable=False),
     sa.Column("results_due_at", Moment),
+    sa.Column("doubt", sa.Text),  # JSON
     sa.Index(
         "ix_batches_active",
         "watch",

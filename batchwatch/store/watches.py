@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -95,11 +96,19 @@ class Watches:
         return state
 
     async def failed(
-        self, name: WatchName, work: Work, reason: str, *, now: datetime, may_pass: bool
+        self,
+        name: WatchName,
+        work: Work,
+        reason: str,
+        *,
+        now: datetime,
+        may_pass: bool,
+        lasted: timedelta = timedelta(0),
     ) -> WatchState:
-        """Note work that upstream did not let through."""
+        """Note work that upstream did not let through, for as long as ``lasted``."""
         return await self._judge(
-            name, lambda state: state.failed(work, reason, now=now, may_pass=may_pass)
+            name,
+            lambda state: state.failed(work, reason, now=now, may_pass=may_pass, lasted=lasted),
         )
 
     async def went_well(self, name: WatchName, work: Work, *, now: datetime) -> WatchState:

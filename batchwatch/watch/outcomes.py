@@ -6,8 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from batchwatch.llamacloud.errors import CloudError, Denied, NotFound, is_systemic
-from batchwatch.log import get_logger
+from batchwatch.llamacloud.errors import CloudError, Denied, NotFound, Unaskable, is_systemic
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -16,10 +15,7 @@ if TYPE_CHECKING:
     from batchwatch.llamacloud.budget import Priority
     from batchwatch.llamacloud.client import LlamaCloud
 
-log = get_logger()
-
-AT_ONCE: Final = 8  # open requests
-CHUNK: Final = 40  # results to a question of the store; each may bring a thousand files
+AT_ONCE: Final = 8  # open requests of one kind, and answers that wait to be recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +44,14 @@ class Fetched:
 
     @property
     def tally(self) -> Tally:
-        """The same in numbers."""
-        error = next(iter(self.failed.values()), None)
-        return Tally(len(self.seen) + len(self.missing), error)
+        """The same in numbers; what could not even be asked says nothing of upstream."""
+        errors = (one for one in self.failed.values() if not isinstance(one, Unaskable))
+        return Tally(len(self.seen) + len(self.missing), next(errors, None))
+
+    @property
+    def ids(self) -> set[BatchId]:
+        """The batches that were asked for."""
+        return {*(one.id for one in self.seen), *self.missing, *self.failed}
 
     def failures(self) -> Iterator[tuple[bool, dict[BatchId, CloudError]]]:
         """What failed, apart: for its own sake, and in an outage (True)."""
@@ -69,70 +70,121 @@ def befalls_all(error: CloudError) -> bool:
     return is_systemic(error) and not isinstance(error, Denied)
 
 
+class Fetcher:
+    """The GETs of one kind: so many at once, and never two for one batch at the same time.
+
+    ``under_way`` is shared by all fetchers of a watch: the batches that are
+    being asked for, until their answers are recorded.
+    """
+
+    def __init__(self, cloud: LlamaCloud, *, priority: Priority, under_way: set[BatchId]) -> None:
+        self._cloud = cloud
+        self._priority = priority
+        self._under_way = under_way
+        self._places = asyncio.Semaphore(AT_ONCE)
+
+    async def fetch(
+        self,
+        ids: Sequence[BatchId],
+        *,
+        record: Callable[[Fetched], Awaitable[None]],
+        begun: asyncio.Event | None = None,
+    ) -> Tally:
+        """GET each of ``ids`` that is not under way, and have the answers recorded as they come.
+
+        One batch that cannot be had, or not soon, holds up none of the
+        others: not these, and not those of the next round, which may start as
+        soon as ``begun`` is set, for then none of these waits for a place.
+        When upstream as a whole does not answer, the rest is not asked for in
+        vain: it is among the failed, with that same error. Raises what
+        ``record`` raises.
+        """
+        asked = [one for one in dict.fromkeys(ids) if one not in self._under_way]
+        missing = set(asked)
+        self._under_way |= missing
+        this = _Round(asked, self._ask, self._places, begun or asyncio.Event())
+        workers = [asyncio.create_task(this.work()) for _ in range(min(AT_ONCE, len(asked)))]
+        tally = Tally()
+        try:
+            while True:
+                working = not all(worker.done() for worker in workers)
+                if ready := this.take():
+                    await record(ready)
+                    tally += ready.tally
+                    self._under_way -= ready.ids
+                    missing -= ready.ids
+                elif working:
+                    await this.arrived.wait()
+                    this.arrived.clear()
+                else:
+                    break
+            for worker in workers:
+                worker.result()  # a bug there is a bug here
+        finally:
+            self._under_way -= missing
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+        return tally
+
+    async def _ask(self, batch_id: BatchId) -> Observation:
+        return await self._cloud.get_batch(batch_id, results=True, priority=self._priority)
+
+
 class _Round:
     """The GETs for some batches, under way at the same time."""
 
-    def __init__(self, cloud: LlamaCloud, ids: Sequence[BatchId], priority: Priority) -> None:
-        self._cloud = cloud
+    def __init__(
+        self,
+        ids: Sequence[BatchId],
+        ask: Callable[[BatchId], Awaitable[Observation]],
+        places: asyncio.Semaphore,
+        begun: asyncio.Event,
+    ) -> None:
         self._waiting = iter(ids)
-        self._priority = priority
+        self._waiting_count = len(ids)
+        self._ask = ask
+        self._places = places
+        self._begun = begun
         self._outage: CloudError | None = None
-        self.fetched = Fetched()
+        self._fetched = Fetched()
+        self._taken = asyncio.Event()
         self.arrived = asyncio.Event()
+
+    def take(self) -> Fetched | None:
+        """What came since the last time, if anything did."""
+        if self._fetched == Fetched():
+            return None
+        ready, self._fetched = self._fetched, Fetched()
+        self._taken.set()
+        return ready
 
     async def work(self) -> None:
         """Ask for one batch after the other, as long as there are any."""
         try:
             for batch_id in self._waiting:
-                await self._ask(batch_id)
+                async with self._places:
+                    self._waiting_count -= 1
+                    if not self._waiting_count:
+                        self._begun.set()
+                    await self._fetch(batch_id)
                 self.arrived.set()
+                while len(self._fetched.seen) >= AT_ONCE:  # else a slow store would fill memory
+                    self._taken.clear()
+                    await self._taken.wait()
         finally:
             self.arrived.set()
 
-    async def _ask(self, batch_id: BatchId) -> None:
+    async def _fetch(self, batch_id: BatchId) -> None:
         if self._outage is not None:
-            self.fetched.failed[batch_id] = self._outage
+            self._fetched.failed[batch_id] = self._outage
             return
         try:
-            seen = await self._cloud.get_batch(batch_id, results=True, priority=self._priority)
-            self.fetched.seen.append(seen)
+            seen = await self._ask(batch_id)
+            self._fetched.seen.append(seen)  # what was there before the answer may be taken by now
         except NotFound:
-            self.fetched.missing.append(batch_id)
+            self._fetched.missing.append(batch_id)
         except CloudError as error:
-            self.fetched.failed[batch_id] = error
+            self._fetched.failed[batch_id] = error
             if befalls_all(error):
                 self._outage = error
-
-
-async def fetch(
-    cloud: LlamaCloud,
-    ids: Sequence[BatchId],
-    *,
-    priority: Priority,
-    record: Callable[[Fetched], Awaitable[None]],
-) -> None:
-    """GET each of ``ids`` with its results, and have the answers recorded as they come.
-
-    One batch that cannot be had, or not soon, never holds up the others. When
-    upstream as a whole does not answer, the rest is not asked for in vain: it
-    is among the failed, with that same error. Raises what ``record`` raises.
-    """
-    this = _Round(cloud, ids, priority)
-    workers = [asyncio.create_task(this.work()) for _ in range(min(AT_ONCE, len(ids)))]
-    try:
-        while True:
-            working = not all(worker.done() for worker in workers)
-            if this.fetched != Fetched():
-                ready, this.fetched = this.fetched, Fetched()
-                await record(ready)
-            elif working:
-                await this.arrived.wait()
-                this.arrived.clear()
-            else:
-                break
-        for worker in workers:
-            worker.result()  # a bug there is a bug here
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections import Counter
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -9,28 +11,28 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from batchwatch.domain.batch import NON_TERMINAL, TERMINAL, BatchId, Results
+from batchwatch.domain.batch import NON_TERMINAL, TERMINAL, BatchId
 from batchwatch.domain.cadence import (
     RESULTS_PATIENCE,
-    VANISHED_AGAIN,
-    VANISHED_FOR_GOOD,
+    RESULTS_PAUSE,
     window_start,
 )
-from batchwatch.domain.changes import Recorder
-from batchwatch.domain.reconcile import Oddity
-from batchwatch.domain.refresh import plan_refresh
+from batchwatch.domain.changes import Recorder, is_lost
+from batchwatch.domain.refresh import MARGIN, plan_refresh
 from batchwatch.llamacloud.budget import Priority
-from batchwatch.llamacloud.client import PAGE_SIZE
-from batchwatch.llamacloud.errors import CloudError, PagingLoop, is_systemic
+from batchwatch.llamacloud.client import PAGE_SIZE, can_be_asked
+from batchwatch.llamacloud.errors import CloudError, Unreachable, is_systemic
 from batchwatch.log import get_logger
-from batchwatch.watch.outcomes import CHUNK, Fetched, Tally, fetch
+from batchwatch.watch.outcomes import Fetched, Fetcher, Tally
+from batchwatch.watch.report import Reporter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
     from batchwatch.clock import Clock
     from batchwatch.domain.changes import Changes
+    from batchwatch.domain.reconcile import Oddity
     from batchwatch.domain.watch import Watch, WatchState, Work
     from batchwatch.llamacloud.client import LlamaCloud
     from batchwatch.llamacloud.wire import Page
@@ -41,6 +43,7 @@ log = get_logger()
 
 LEDGER_EVERY: Final = 60.0  # seconds between two entries that say nothing but "still watching"
 KNOWN_LIMIT: Final = 50_000  # fingerprints that are remembered, some 15 MB
+ROUND: Final = 1_000  # batches that are asked for singly in one round
 _SAME_CLOCK: Final = timedelta(seconds=2)  # HTTP's Date has whole seconds: nearer is no news
 
 
@@ -49,13 +52,14 @@ class Pass:
     """What one pass saw and changed."""
 
     window_start: datetime
+    not_after: datetime  # when it began, by the earlier of the two clocks
     seen: set[BatchId] = field(default_factory=set)
     newest: datetime | None = None  # the largest created_at in the window
     pages: int = 0
     transitions: int = 0
     oddities: Counter[Oddity] = field(default_factory=Counter)
     requests: int = 0
-    active: int = 0  # batches that are followed, when the window was listed
+    active: int | None = None  # batches that are followed, when they were counted
     seen_active: set[str] = field(default_factory=set)  # of those seen, the ones not terminal
 
     def has_shown_all(self) -> bool:
@@ -91,8 +95,15 @@ class Poller:
         self._full_page = 0  # the most items on a page that had a next one; 0: none was seen yet
         self._known: dict[str, str] = {}  # by id, fingerprints that the store is known to hold
         self._forgotten = 0  # how often GETs made fingerprints doubtful
-        self._warned: set[str] = set()
+        self._listed = False  # whether a listing has shown anything yet
+        self._reporter = Reporter(watch.name, metrics=metrics)
         self._unreadable: set[BatchId] = set()  # batches whose GETs fail, and that was said
+        self._lost: set[BatchId] = set()  # by their GETs; a listing is to be asked
+        self._under_way: set[BatchId] = set()  # asked for singly, and not recorded yet
+        self._refresher = Fetcher(cloud, priority=Priority.REFRESH, under_way=self._under_way)
+        self._completer = Fetcher(cloud, priority=Priority.COMPLETE, under_way=self._under_way)
+        self.recorded = asyncio.Event()  # answers of GETs were: other results may be due
+        self.present: Pass | None = None  # under way, or the last one
 
     async def poll(self) -> Pass:
         """Discover, refresh and complete, one after the other: a whole pass.
@@ -102,8 +113,10 @@ class Poller:
         """
         try:
             this = await self.discover()
-        except PagingLoop:
-            await self.complete()
+        except CloudError as error:
+            if not is_systemic(error):
+                await self.refresh(self.present)
+                await self.complete()
             raise
         await self.refresh(this)
         await self.complete()
@@ -119,18 +132,23 @@ class Poller:
         begun_at = self._clock.now()
         asked = self.cloud.requests
         self._state = self._state or await self._watches.state(self.watch.name)
+        self.present = this = Pass(self._window_start(begun_at), not_after=begun_at)
         await self._tell_overdue()
-        this = Pass(self._window_start(begun_at))
         pages = self.cloud.list_batches(
             created_on_or_after=this.window_start, priority=Priority.DISCOVER
         )
-        async with aclosing(pages):
-            async for page in pages:
-                await self._begun(page)
-                await self._take(page, this)
-                newest = page.newest()
-                if newest is not None:
-                    this.newest = newest if this.newest is None else max(this.newest, newest)
+        try:
+            async with aclosing(pages):
+                async for page in pages:
+                    await self._begun(page)
+                    if page.date is not None and not this.pages:
+                        this.not_after = min(begun_at, page.date)
+                    await self._take(page, this)
+                    newest = page.newest()
+                    if newest is not None:
+                        this.newest = newest if this.newest is None else max(this.newest, newest)
+        finally:
+            self._listed = self._listed or bool(this.pages)
         await self._close(this, begun_at)
         await self._count_active(this)
         this.requests = self.cloud.requests - asked
@@ -138,7 +156,9 @@ class Poller:
 
     async def _tell_overdue(self) -> None:
         now = self._clock.now()
-        ids = await self._batches.overdue(self.watch.name, ended_before=now - RESULTS_PATIENCE)
+        ids = await self._batches.overdue(
+            self.watch.name, ended_before=now - RESULTS_PATIENCE, now=now
+        )
         if ids:
             recorder = self._recorder()
             await self._batches.change(
@@ -154,7 +174,7 @@ class Poller:
         state = await self._begun(None)
         now = self._clock.now()
         # No newer than the pass is old: what was created meanwhile may stand on a page read before.
-        newest = this.newest and min(this.newest, begun_at)
+        newest = this.newest and min(this.newest, this.not_after)
         unchanged = state.passed(newest, now=now)[0] == state
         if unchanged and self._clock.monotonic() - self._closed_at < LEDGER_EVERY:
             return
@@ -169,11 +189,18 @@ class Poller:
         if len(self._known) > KNOWN_LIMIT:
             self._known.clear()  # it fills again with what is listed now
 
-    async def failed(self, work: Work, reason: str, *, may_pass: bool) -> WatchState:
-        """Note work that upstream did not let through."""
+    async def failed(
+        self, work: Work, reason: str, *, may_pass: bool, lasted: timedelta = timedelta(0)
+    ) -> WatchState:
+        """Note work that upstream did not let through, for as long as ``lasted``."""
         await self._begun(None)  # even the first pass ever may fail
         self._state = await self._watches.failed(
-            self.watch.name, work, reason, now=self._clock.now(), may_pass=may_pass
+            self.watch.name,
+            work,
+            reason,
+            now=self._clock.now(),
+            may_pass=may_pass,
+            lasted=lasted,
         )
         return self._state
 
@@ -184,27 +211,67 @@ class Poller:
                 self.watch.name, work, now=self._clock.now()
             )
 
-    async def refresh(self, this: Pass) -> bool:
-        """Look at every active batch that the pass did not show.
+    async def refresh(self, this: Pass | None, begun: asyncio.Event | None = None) -> bool:
+        """Look at every active batch that the pass did not show; at all of them without a pass.
 
         Now and then also at those that vanished: upstream may have been wrong.
-        Always True; raises as :meth:`discover`, and where no batch could be
-        looked at.
+        Whether that shows that batches can be looked at: not if all that there
+        are to ask for are still under way. Raises as :meth:`discover`, and
+        where no batch could be looked at. ``begun`` as for :class:`Fetcher`.
         """
         asked = self.cloud.requests
+        if this is None:
+            this = Pass(self._clock.now(), not_after=self._clock.now())
+        if this.active is None:
+            await self._count_active(this)
         if not this.has_shown_all():
             await self._sweep(this)
         singles: list[BatchId] = []
         if not this.has_shown_all():
             singles += await self._batches.unseen(self.watch.name, seen=this.seen)
-        now = self._clock.now()
-        singles += await self._batches.vanished(
-            self.watch.name, since=now - VANISHED_FOR_GOOD, asked_before=now - VANISHED_AGAIN
-        )
-        tally = await self._fetch(singles, this, priority=Priority.REFRESH)
+        singles += await self._batches.vanished(self.watch.name, now=self._clock.now())
+        if unaskable := [one for one in singles if not can_be_asked(one)]:
+            await self._look_up(unaskable, this)
+            singles = [one for one in singles if can_be_asked(one)]
+        # Any of them, so that those which fail again and again do not come first for ever.
+        chosen = random.sample(singles, min(len(singles), ROUND))
+        tally = await self._fetch(self._refresher, chosen, this, begun)
+        await self._tell_lost(this)
         tally.raise_for_none()
         this.requests += self.cloud.requests - asked
-        return True
+        return bool(tally.answered) or not singles
+
+    async def _look_up(self, ids: Collection[BatchId], this: Pass) -> list[BatchId]:
+        """List the time when ``ids`` were created; which of them that does not show."""
+        known = await self._batches.known(self.watch.name, ids)
+        times = [one.created_at for one in known.values() if one.created_at is not None]
+        if times:
+            pages = self.cloud.list_batches(
+                created_on_or_after=min(times) - MARGIN,
+                created_on_or_before=max(times) + MARGIN,
+                priority=Priority.REFRESH,
+            )
+            async with aclosing(pages):
+                async for page in pages:
+                    await self._take(page, this)
+        return [one for one in ids if one not in this.seen]
+
+    async def _tell_lost(self, this: Pass) -> None:
+        """Call vanished what no GET has found for long, unless a listing shows it.
+
+        A gateway that has lost one of its routes answers 404 for every batch.
+        """
+        if not self._lost:
+            return
+        lost, self._lost = self._lost, set()
+        lost_for_all = await self._look_up(lost, this)
+        now = self._clock.now()
+        recorder = self._recorder()
+        changes = await self._batches.change(
+            self.watch.name, lost_for_all, lambda known: recorder.vanish(known, now=now)
+        )
+        for event in changes.events:
+            log.warning("batch.vanished", watch=self.watch.name, batch_id=event.batch_id)
 
     async def _sweep(self, this: Pass) -> None:
         """List the active batches by status, where that is cheaper than a GET for each."""
@@ -225,24 +292,30 @@ class Poller:
                     raise
                 # What it did not show is fetched singly: more requests, and nothing is missed.
                 log.warning("sweep.failed", watch=self.watch.name, reason=str(error))
+                if isinstance(error, Unreachable):
+                    break  # it has taken long enough
 
-    async def complete(self) -> bool:
+    async def complete(self, begun: asyncio.Event | None = None) -> bool:
         """Ask for the results that are due; the terminal events wait for them.
 
-        Whether that shows that results can be had: not if none was due while
-        some are missing. Raises as :meth:`refresh`.
+        Whether that shows that results can be had: not if none came while
+        some are missing. Raises, and sets ``begun``, as :meth:`refresh`.
         """
-        now = self._clock.now()
-        name = self.watch.name
-        asked: set[BatchId] = set()  # each once: what stays due for whatever reason must not spin
-        tally = Tally()
-        while ids := await self._batches.awaiting_results(name, now=now, limit=CHUNK):
-            if asked.issuperset(ids):
-                break
-            asked.update(ids)
-            tally += await self._fetch(ids, None, priority=Priority.COMPLETE)
+        ids = await self._batches.awaiting_results(
+            self.watch.name, now=self._clock.now(), besides=self._under_way, limit=ROUND
+        )
+        tally = await self._fetch(self._completer, ids, None, begun)
         tally.raise_for_none()
-        return bool(asked) or await self._batches.next_results_due(name) is None
+        return bool(tally.answered) or await self._batches.next_results_due(self.watch.name) is None
+
+    async def until_results(self) -> float | None:
+        """Seconds until results are due that are not being asked for; None if there are none."""
+        due = await self._batches.next_results_due(self.watch.name, besides=self._under_way)
+        if due is None:
+            return None
+        pause = due - self._clock.now()
+        # Further away than the longest pause: the clock was set back since.
+        return 0.0 if pause > RESULTS_PAUSE else max(0.0, pause.total_seconds())
 
     async def _take(self, page: Page, this: Pass) -> None:
         """Compare a page with the store, and record what is new on it."""
@@ -283,18 +356,21 @@ class Poller:
         self._report(changes, this)
 
     async def _fetch(
-        self, ids: Sequence[BatchId], this: Pass | None, *, priority: Priority
+        self,
+        fetcher: Fetcher,
+        ids: Sequence[BatchId],
+        this: Pass | None,
+        begun: asyncio.Event | None,
     ) -> Tally:
         """GET each of ``ids``, and record the answers as they come."""
-        tally = Tally()
 
         async def record(fetched: Fetched) -> None:
-            nonlocal tally
-            tally += fetched.tally
-            await self._record(fetched, this)
+            try:
+                await self._record(fetched, this)
+            finally:
+                self.recorded.set()
 
-        await fetch(self.cloud, ids, priority=priority, record=record)
-        return tally
+        return await fetcher.fetch(ids, record=record, begun=begun)
 
     async def _record(self, fetched: Fetched, this: Pass | None) -> None:
         """Record what single GETs brought, the 404s and the failures among it."""
@@ -318,8 +394,7 @@ class Poller:
                 fetched.missing,
                 lambda known: recorder.miss(known, now=now),
             )
-            for event in changes.events:
-                log.warning("batch.vanished", watch=name, batch_id=event.batch_id)
+            self._lost.update(one.id for one in changes.batches.values() if is_lost(one, now=now))
         for outage, failed in fetched.failures():
             unanswered = partial(recorder.unanswered, outage=outage, now=now)
             await self._batches.change(name, list(failed), unanswered)
@@ -369,37 +444,11 @@ class Poller:
             self.watch.name,
             self.watch.base_url,
             backlog_before=state.started_at if state and silent else None,
+            first_listing=not self._listed,
         )
 
     def _report(self, changes: Changes, this: Pass | None) -> None:
-        name = self.watch.name
-        for transition in changes.transitions:
-            status = transition.to_status
-            label = str(status) if status.is_known else "other"
-            self._metrics.transitions.labels(name, label).inc()
-            log.info(
-                "batch.changed",
-                watch=name,
-                batch_id=transition.batch_id,
-                transition=transition.number,
-                previous=transition.from_status,
-                status=status,
-            )
-            if not status.is_known and status not in self._warned:
-                self._warned.add(status)
-                log.warning(
-                    "status.unknown", watch=name, batch_id=transition.batch_id, status=status
-                )
-        for batch in changes.batches.values():
-            if batch.results is Results.GIVEN_UP:
-                log.warning(
-                    "results.given_up", watch=name, batch_id=batch.id, asks=batch.results_asks
-                )
-        for oddity, count in changes.oddities.items():
-            self._metrics.oddities.labels(name, oddity.value).inc(count)
-            if oddity is Oddity.CONTRADICTION and oddity not in self._warned:
-                self._warned.add(oddity)
-                log.warning("status.contradicted", watch=name, count=count)
+        self._reporter.tell(changes)
         if this is not None:
             this.transitions += len(changes.transitions)
             this.oddities.update(changes.oddities)

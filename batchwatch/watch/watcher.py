@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Final
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
-from batchwatch.domain.cadence import backoff, next_poll
+from batchwatch.domain.cadence import backoff, next_poll, silence_allowed
 from batchwatch.domain.watch import Work
-from batchwatch.llamacloud.errors import CloudError
+from batchwatch.llamacloud.errors import CloudError, is_systemic
 from batchwatch.log import get_logger
 from batchwatch.store import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from batchwatch.clock import Clock
     from batchwatch.metrics import Metrics
-    from batchwatch.store import Batches
     from batchwatch.watch.poller import Pass, Poller
 
 log = get_logger()
 
 SHORTEST: Final = 0.1  # seconds between two looks at what is due
-STALE: Final = 300.0  # seconds without a good pass, or ten intervals: no longer well
+LOOK_EVERY: Final = 5.0  # seconds between two looks at whether passes still end
+LONG: Final = 60.0  # seconds that a pass, or a pause that upstream asks for, may last unsaid
+UNREFRESHED: Final = 90.0  # seconds, or four intervals: then a refresh waits for no pass
 RETRY: Final = 5.0  # seconds until a store that failed is asked again
 A_BUG: Final = "a bug in batchwatch; its log has the traceback"
 
@@ -33,48 +36,60 @@ class Watcher:
 
     A refresh or a fetch of results may have to wait long for its share of the
     request budget; the next discovery goes first there, and so it must not
-    stand behind them here.
+    stand behind them here. Nor must they stand behind a discovery that hangs,
+    or behind those of their own kind that are slow to be answered.
     """
 
-    def __init__(self, poller: Poller, *, batches: Batches, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, poller: Poller, *, clock: Clock, metrics: Metrics) -> None:
         self.watch = poller.watch
         self._poller = poller
-        self._batches = batches
         self._clock = clock
         self._metrics = metrics
-        self._awaited = asyncio.Event()  # there may be results to ask for
+        self._awaited = poller.recorded  # there may be results to ask for
+        self._beside: set[asyncio.Task[None]] = set()
         self._refreshing: asyncio.Task[None] | None = None
+        self._began_at = self._refreshed_at = clock.monotonic()
+        self._pass_began_at: float | None = None  # of the present one
         self.last_good: float | None = None  # monotonic, when the last whole pass ended
+        self._silence_told: float | None = None  # the last good pass whose absence was told
         self._ailing: dict[Work, str] = {}  # why work failed the last time, if it did
 
     async def run(self, stop: asyncio.Event) -> None:
         """Pass after pass until ``stop``; may be cancelled at any moment, all is in the store."""
+        self._began_at = self._refreshed_at = self._clock.monotonic()
         async with asyncio.TaskGroup() as group:
-            completing = group.create_task(self._complete_for_ever())
+            for forever in (self._complete_for_ever(group), self._look_after(group)):
+                self._go(group, forever)
             while not stop.is_set():
                 pause = await self._pass(group)
                 await self._clock.wait(stop, pause)
-            completing.cancel()
-            if self._refreshing is not None:
-                self._refreshing.cancel()
+            for task in self._beside:
+                task.cancel()
 
     def troubles(self) -> list[str]:
         """Why this watch is not well, if it is not."""
+        now = self._clock.monotonic()
         found = [f"{work}: {reason}" for work, reason in self._ailing.items()]
+        pause = self._poller.cloud.paused_for
+        if pause > LONG:
+            found.append(f"LlamaCloud has asked for another {pause:.0f} s without requests")
+        if self._pass_began_at is not None and now - self._pass_began_at > LONG:
+            found.append(f"the present pass has lasted {now - self._pass_began_at:.0f} s")
         if self.last_good is None:
             return found or ["its first poll is not done yet"]
-        age = self._clock.monotonic() - self.last_good
-        if not found and age > max(STALE, 10 * self.watch.interval):
-            found.append(f"its last good poll was {age:.0f} s ago")
+        if now - self.last_good > silence_allowed(self.watch.interval):
+            found.append(f"its last good poll was {now - self.last_good:.0f} s ago")
         return found
 
     async def _pass(self, group: asyncio.TaskGroup) -> float:
         """Make a pass; seconds until the next one, whatever became of this one."""
-        begun = self._clock.monotonic()
+        self._pass_began_at = begun = self._clock.monotonic()
         try:
             this = await self._poller.discover()
         except CloudError as error:
             self._awaited.set()  # what its pages showed
+            if not is_systemic(error):
+                self._refresh(group, self._poller.present)
             return await self._discovery_failed(str(error), error)
         except StoreError as error:
             return self._store_failed(error)
@@ -82,30 +97,78 @@ class Watcher:
             # A bug, at the border of one pass: the other watches go on, and so does this one.
             log.exception("poll.broke", watch=self.watch.name)
             return await self._discovery_failed(A_BUG, None)
+        finally:
+            self._pass_began_at = None
         self._awaited.set()
         self._passed(this, self._clock.monotonic() - begun)
+        self._refresh(group, this)
+        return next_poll(self.watch.interval, active=this.active or 0)
+
+    async def _look_after(self, group: asyncio.TaskGroup) -> None:
+        """Refresh, and tell, when passes do not end; until cancelled."""
+        interval = self.watch.interval
+        while True:
+            await self._clock.sleep(LOOK_EVERY)
+            now = self._clock.monotonic()
+            if now - self._refreshed_at > max(UNREFRESHED, 4 * interval):
+                self._refresh(group, None)
+            good = self._began_at if self.last_good is None else self.last_good
+            if now - good > silence_allowed(interval) and self._silence_told != good:
+                await self._tell_silence(now - good, good)
+
+    async def _tell_silence(self, seconds: float, good: float) -> None:
+        reason = "; ".join(self.troubles())
+        lasted = timedelta(seconds=seconds)
+        try:
+            await self._poller.failed(Work.DISCOVERY, reason, may_pass=True, lasted=lasted)
+        except StoreError as error:
+            log.debug("store.failed", watch=self.watch.name, reason=str(error))
+            return  # until the store is well again
+        self._silence_told = good
+        log.warning("poll.missed", watch=self.watch.name, seconds=round(seconds), reason=reason)
+
+    def _refresh(self, group: asyncio.TaskGroup, this: Pass | None) -> None:
+        """Begin a refresh, unless one has not asked for all its batches yet."""
         if self._refreshing is None or self._refreshing.done():
-            self._refreshing = group.create_task(self._refresh(this))
-        return next_poll(self.watch.interval, active=this.active)
+            self._refreshed_at = self._clock.monotonic()
+            refresh = partial(self._poller.refresh, this)
+            self._refreshing = self._go(group, self._begin(group, Work.REFRESH, refresh))
 
-    async def _refresh(self, this: Pass) -> None:
-        await self._beside(Work.REFRESH, self._poller.refresh(this))
-        self._awaited.set()
-
-    async def _complete_for_ever(self) -> None:
+    async def _complete_for_ever(self, group: asyncio.TaskGroup) -> None:
         """Ask for results whenever some are due, until cancelled."""
         while True:
             self._awaited.clear()
-            await self._beside(Work.RESULTS, self._poller.complete())
+            await self._begin(group, Work.RESULTS, self._poller.complete)
             if Work.RESULTS in self._ailing:
                 await self._clock.sleep(RETRY)  # what was not written down is still due
             await self._clock.wait(self._awaited, await self._until_results())
 
-    async def _beside(self, work: Work, doing: Awaitable[bool]) -> None:
+    async def _begin(
+        self,
+        group: asyncio.TaskGroup,
+        work: Work,
+        do: Callable[[asyncio.Event], Awaitable[bool]],
+    ) -> None:
+        """Begin what goes on beside discovery; return when all that it asks for is under way.
+
+        What is slow to be answered holds up nothing but itself.
+        """
+        begun = asyncio.Event()
+        task = self._go(group, self._do(work, partial(do, begun)))
+        task.add_done_callback(lambda _: begun.set())
+        await begun.wait()
+
+    def _go(self, group: asyncio.TaskGroup, doing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = group.create_task(doing)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+        return task
+
+    async def _do(self, work: Work, do: Callable[[], Awaitable[bool]]) -> None:
         """Do what goes on beside discovery; its troubles are told, and end nothing."""
         name = self.watch.name
         try:
-            if await doing:
+            if await do():
                 await self._poller.went_well(work)
                 if work in self._ailing:
                     log.info("work.recovered", work=work, watch=name, was=self._ailing.pop(work))
@@ -140,12 +203,10 @@ class Watcher:
     async def _until_results(self) -> float | None:
         """Seconds until missing results are due to be asked for, if any are missing."""
         try:
-            due = await self._batches.next_results_due(self.watch.name)
+            pause = await self._poller.until_results()
         except StoreError:
             return RETRY
-        if due is None:
-            return None
-        return max(SHORTEST, (due - self._clock.now()).total_seconds())
+        return None if pause is None else max(SHORTEST, pause)
 
     def _passed(self, this: Pass, took: float) -> None:
         name = self.watch.name

@@ -149,3 +149,35 @@ async def test_a_writer_meets_what_the_writer_before_it_made(store: Store) -> No
     changes = await asyncio.gather(*(store.see(seen) for _ in range(8)))
 
     assert 1 == sum(len(one.transitions) for one in changes)
+
+
+async def test_a_batch_in_doubt_is_news_whatever_is_shown_of_it(store: Store) -> None:
+    """Each word counts, for the doubted status or against it; then a page is compared as ever."""
+    known, doubted = a_sighting(RUNNING, updated=10), a_sighting(PENDING, updated=5)
+    await store.see(known)
+
+    await store.see(doubted)
+    assert {BAT} == await store.batches.news(WATCH, fingerprints(known))
+    assert {BAT} == await store.batches.news(WATCH, fingerprints(doubted))
+    await store.see(known)
+    assert set() == await store.batches.news(WATCH, fingerprints(known))
+
+
+async def test_a_doubt_survives_a_restart(store: Store) -> None:
+    """What was shown before it counts after it."""
+    await store.see(a_sighting(RUNNING, updated=10))
+    written = (await store.see(a_sighting(PENDING, updated=5), second=7)).batches[BAT]
+
+    assert written == (await store.batches.known(WATCH, [BAT]))[BAT]
+    assert written.doubt is not None
+
+
+async def test_what_is_due_in_the_far_future_is_due_now(store: Store) -> None:
+    """There is no pause that long: the clock that said so was set back."""
+    seen = a_sighting(COMPLETED, seen_at=at(3600))
+    await store.see(seen, second=3600)
+
+    assert [BAT] == await store.batches.awaiting_results(WATCH, now=at(0), limit=9)
+    assert [BAT] == await store.batches.overdue(WATCH, ended_before=at(-30), now=at(0))
+    assert [] == await store.batches.awaiting_results(WATCH, now=at(3500), limit=9)
+    assert [] == await store.batches.awaiting_results(WATCH, now=at(0), besides=[BAT], limit=9)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from batchwatch.domain.batch import (
     CANCELLED,
     COMPLETED,
@@ -170,6 +172,47 @@ def test_a_batch_that_has_ended_and_answers_404_is_told_all_the_same() -> None:
     assert ["batch.completed"] == types(told)
 
 
+@pytest.mark.parametrize("clock_behind", [0, 1.9])
+@pytest.mark.parametrize("whole_seconds", [False, True])
+def test_clocks_that_are_no_better_than_they_are_make_no_end_backlog(
+    clock_behind: float,
+    whole_seconds: bool,  # noqa: FBT001
+) -> None:
+    """What ends half a second after the watch began is told, whatever upstream's stamps are."""
+    ended = 100.5 - clock_behind
+    seen = a_sighting(COMPLETED, updated=int(ended) if whole_seconds else ended)
+
+    changes = a_recorder(backlog_before=at(100)).record({}, [seen], now=at(103))
+
+    assert Results.AWAITED == changes.batches[BAT].results
+
+
+def test_without_a_stamp_only_the_first_listing_shows_backlog() -> None:
+    """What a later one shows as ended may have ended since."""
+    seen = a_sighting(COMPLETED, updated=None)
+    results = [
+        a_recorder(backlog_before=at(100), first_listing=first)
+        .record({}, [seen], now=at(103))
+        .batches[BAT]
+        .results
+        for first in (True, False)
+    ]
+
+    assert [None, Results.AWAITED] == results
+
+
+def test_an_end_from_the_future_has_waited_long_enough() -> None:
+    """The wall clock was set back; nobody is to wait until it is there again."""
+    batch = a_batch(COMPLETED, results=Results.AWAITED, changed_at=at(3600))
+
+    told = [
+        types(a_recorder().overdue({BAT: batch}, now=at(0))),
+        types(a_recorder().unanswered({BAT: batch}, outage=True, now=at(0))),
+    ]
+
+    assert [["batch.completed"]] * 2 == told
+
+
 def test_what_is_created_during_the_first_pass_is_no_backlog() -> None:
     """It ran while we watched, however short it was."""
     recorder = a_recorder(backlog_before=at(100))
@@ -212,11 +255,12 @@ def test_the_same_fact_has_the_same_id() -> None:
 
 
 def test_one_404_is_no_end() -> None:
-    """Several in a row must say it, and for some minutes; then it is told once."""
+    """Several in a row must say it, for some minutes, and no listing show it: then it is told."""
     recorder, batch, told = a_recorder(), a_batch(), []
     enough = MISSED_TO_VANISH.total_seconds()
     for second in (0, 10, 20, enough - 1, enough, enough + 9):
-        changes = recorder.miss({BAT: batch}, now=at(second))
+        batch = recorder.miss({BAT: batch}, now=at(second)).batches.get(BAT, batch)
+        changes = recorder.vanish({BAT: batch}, now=at(second))
         told.append(types(changes))
         batch = changes.batches.get(BAT, batch)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchwatch.domain.batch import (
@@ -18,6 +20,7 @@ from batchwatch.domain.batch import (
     Batch,
     Status,
 )
+from batchwatch.domain.cadence import SHOWN_FOR, SHOWN_TO_BELIEVE
 from batchwatch.domain.reconcile import Oddity, reconcile
 from tests.support.builders import WATCH, a_batch, a_sighting, at
 
@@ -53,7 +56,11 @@ def test_an_older_answer_is_stale() -> None:
 
     verdict = reconcile(known, a_sighting(PENDING, updated=5), watch=WATCH)
 
-    assert (known, None, Oddity.STALE) == (verdict.batch, verdict.transition, verdict.oddity)
+    assert (known, None, Oddity.STALE) == (
+        replace(verdict.batch, doubt=None),
+        verdict.transition,
+        verdict.oddity,
+    )
 
 
 @pytest.mark.parametrize("terminal", TERMINAL)
@@ -160,6 +167,99 @@ def test_what_is_recorded_is_part_of_what_happened(
     rest = iter(truth)
     assert all(status in rest for status in recorded)  # a subsequence, in order
     assert truth[-1] == recorded[-1]
+
+
+MINUTE = SHOWN_FOR.total_seconds()
+
+
+def polled(batch: Batch, *sightings: tuple[float, Status, float | None]) -> Batch:
+    """``batch`` after sightings: when, what, and with which ``updated_at``."""
+    for second, status, updated in sightings:
+        seen = a_sighting(status, updated=updated, seen_at=at(second))
+        batch = reconcile(batch, seen, watch=WATCH).batch
+    return batch
+
+
+@pytest.mark.parametrize("updated", [5, 10, None], ids=["older", "equal", "null"])
+def test_what_is_shown_again_and_again_is_believed(updated: float | None) -> None:
+    """A clock that was wrong, stamps in whole seconds, or none: the status is true all the same."""
+    throttled = a_batch(THROTTLED, updated=10, lasted={"RUNNING": 9.0}, previous_status=RUNNING)
+    early = [(second, RUNNING, updated) for second in (0, 5, MINUTE - 1)]
+
+    before, after = polled(throttled, *early), polled(throttled, *early, (MINUTE, RUNNING, updated))
+
+    assert (THROTTLED, RUNNING) == (before.status, after.status)
+    assert (before.revision + 1, None) == (after.revision, after.doubt)
+    assert 5 != updated or at(5) == after.updated_at  # what was thought to be the time, was not
+
+
+def test_one_word_to_the_contrary_and_the_count_begins_anew() -> None:
+    """Two replicas that answer in turn: the one that lags is never believed."""
+    batch = a_batch(RUNNING, updated=10)
+    for second in range(0, 600, 10):
+        batch = polled(batch, (second, PENDING, 5), (second + 5, RUNNING, 10))
+
+    assert (RUNNING, 1) == (batch.status, batch.revision)
+
+
+def test_few_sightings_are_not_enough_however_long_they_take() -> None:
+    """One stale answer an hour ago, and one now, are two stale answers."""
+    batch = polled(a_batch(RUNNING, updated=10), (0, PENDING, 5), (3600, PENDING, 5))
+
+    assert RUNNING == batch.status
+
+
+def test_a_clock_that_was_set_back_begins_the_count_anew() -> None:
+    """Neither believed at once nor doubted until the clock is there again."""
+    batch = polled(a_batch(RUNNING, updated=10), (3600, PENDING, 5), (0, PENDING, 5))
+    assert RUNNING == batch.status
+
+    assert PENDING == polled(batch, (30, PENDING, 5), (MINUTE, PENDING, 5)).status
+
+
+_stamps = st.sampled_from(["exact", "whole seconds", "null", "never moves", "future"])
+
+
+def _stamp(kind: str, moment: float) -> float | None:
+    """What an upstream of that kind says of a change at that moment."""
+    if kind == "future":  # its clock was wrong at first, and is right by now
+        return moment + 1e6 if moment < 20 else moment
+    return {"exact": moment, "whole seconds": moment // 1, "null": None}.get(kind, 0.0)
+
+
+@settings(deadline=None)  # each example is minutes of polls
+@given(
+    life=_lives,
+    kind=_stamps,
+    gaps=st.lists(st.floats(0.1, 40), min_size=8, max_size=8),
+    interval=st.floats(5, 30),
+    data=st.data(),
+)
+def test_a_status_that_stays_is_told_whatever_the_stamps(
+    life: list[Status], kind: str, gaps: list[float], interval: float, data: st.DataObject
+) -> None:
+    """And told is what happened, in order; stale answers among the exact, and nulls."""
+    moments = [sum(gaps[:n]) for n in range(len(life))]
+    truth = [one for n, one in enumerate(life) if n == 0 or one != life[n - 1]]
+    lags = [0.0, 0.0, 7.0, MINUTE - 1] if kind == "exact" else [0.0]
+    batch: Batch | None = None
+    told: list[Status] = []
+    second = 0.0
+    while second < moments[-1] + MINUTE + SHOWN_TO_BELIEVE * interval:
+        lag = data.draw(st.sampled_from(lags)) if second < moments[-1] + MINUTE else 0.0
+        index = max(n for n, moment in enumerate(moments) if moment <= max(0.0, second - lag))
+        stamp = _stamp(kind, moments[index])
+        if kind == "exact" and batch and data.draw(st.integers(0, 9)) == 0:
+            stamp = None
+        seen = a_sighting(life[index], updated=stamp, seen_at=at(second))
+        verdict = reconcile(batch, seen, watch=WATCH)
+        batch = verdict.batch
+        told += [verdict.transition.to_status] if verdict.transition else []
+        second += interval
+
+    rest = iter(truth)
+    assert all(status in rest for status in told)
+    assert truth[-1] == told[-1]
 
 
 def test_the_three_ends_are_the_only_ends() -> None:

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from batchwatch.clock import Clock
 from batchwatch.domain.batch import BatchId
 from batchwatch.llamacloud.budget import PATIENCE, Budget, Priority
 from batchwatch.llamacloud.errors import (
@@ -217,7 +218,7 @@ async def test_nonsense_for_retry_after_is_ignored(header: str) -> None:
 
 
 async def test_a_429_with_a_long_retry_after_is_handed_on_at_once() -> None:
-    """Nobody waits in silence for more than a minute; the watch decides what to do meanwhile."""
+    """Nobody waits in silence beyond the limit; the watch decides what to do meanwhile."""
     clock = HurriedClock()
     async with serving(Reply({}, 429, {"Retry-After": "300"})) as upstream:
         error = await failure_at(upstream.url, clock=clock)
@@ -371,13 +372,29 @@ async def test_a_connection_that_breaks_is_tried_again(said: bytes, then: str, t
 
 
 async def test_an_answer_that_does_not_come_in_time_is_given_up() -> None:
-    """An upstream that hangs before its headers holds a poll for a minute, not for ever."""
+    """One that hangs before its headers; that may be the fault of one batch alone."""
     async with raw(b"", then="hang") as line:
-        error = await failure_at(line.url, limits=Limits(tries=2, total=0.05))
+        error = await failure_at(line.url, limits=Limits(total=0.05), clock=Clock())
 
     assert Unreachable is type(error)
-    assert "no whole answer within the time limit (2 tries)" in str(error)
-    assert is_systemic(error)
+    assert "no whole answer within the time limit" in str(error)
+    assert not is_systemic(error)
+    assert (1, 1) == (error.tries, line.connections)  # the time is for all tries together
+
+
+async def test_a_question_takes_no_longer_than_its_limit_retries_included() -> None:
+    """A single batch has fifteen seconds, then the store's own backoff; a page has thirty."""
+    slow = HurriedClock()
+
+    async def fail(request: web.BaseRequest) -> web.StreamResponse:
+        del request
+        slow.advance(8)
+        return web.Response(status=500)
+
+    async with serving(handler=fail) as upstream, asking(upstream.url, clock=slow) as cloud:
+        assert 2 == (await failure(cloud)).tries
+        with pytest.raises(ServerFault, match=r"\(4 tries\)"):
+            await ids_of(cloud)
 
 
 async def test_an_answer_that_stops_halfway_is_given_up() -> None:

@@ -36,40 +36,52 @@ def untrusted() -> Exception:
 
 
 @pytest.mark.parametrize(
-    ("error", "told", "transient"),
+    ("error", "told", "transient", "systemic"),
     [
-        (untrusted(), "not trusted (self-signed certificate in certificate chain)", False),
+        (untrusted(), "not trusted (self-signed certificate in certificate chain)", False, True),
         (
             aiohttp.ClientConnectorCertificateError(TO, ssl.CertificateError("no match")),
             "not trusted",
             False,
+            True,
         ),
-        (aiohttp.ConnectionTimeoutError("x"), "no connection within the time limit", True),
-        (aiohttp.SocketTimeoutError("x"), "no whole answer within the time limit", True),
-        (TimeoutError(), "no whole answer within the time limit", True),
+        (aiohttp.ConnectionTimeoutError("x"), "no connection within the time limit", True, True),
+        (aiohttp.SocketTimeoutError("x"), "no whole answer within the time limit", True, False),
+        (TimeoutError(), "no whole answer within the time limit", True, False),
         (
             aiohttp.ClientConnectorError(TO, OSError(113, "No route to host")),
             "no connection to api.example.com:443 (No route to host)",
+            True,
             True,
         ),
         (
             aiohttp.ClientConnectorError(TO, OSError("odd")),
             "no connection to api.example.com:443 (OSError)",
             True,
+            True,
         ),
-        (aiohttp.ServerDisconnectedError(), "broke before an answer came", True),
-        (aiohttp.ClientOSError(104, "reset"), "broke before an answer came", True),
-        (ConnectionResetError(), "broke before an answer came", True),
-        (aiohttp.ClientError(KEY), "the request failed (ClientError)", True),
+        (aiohttp.ServerDisconnectedError(), "broke before an answer came", True, False),
+        (aiohttp.ClientOSError(104, "reset"), "broke before an answer came", True, False),
+        (ConnectionResetError(), "broke before an answer came", True, False),
+        (aiohttp.ClientError(KEY), "the request failed (ClientError)", True, False),
     ],
 )
-def test_each_cause_is_said_plainly(error: Exception, told: str, transient: bool) -> None:  # noqa: FBT001
-    """With the host, what to check, and neither the query nor the exception's own words."""
+def test_each_cause_is_said_plainly(
+    error: Exception,
+    told: str,
+    transient: bool,  # noqa: FBT001
+    systemic: bool,  # noqa: FBT001
+) -> None:
+    """With the host, what to check, and neither the query nor the exception's own words.
+
+    Without a connection no other question fares better; all else may be the
+    fault of what was asked for.
+    """
     ours = unreachable(ASKED, error)
     assert told in str(ours)
     assert "GET https://api.example.com/api/v2/batches: " in str(ours)
     assert transient == ours.transient
-    assert is_systemic(ours)
+    assert systemic == is_systemic(ours)
     assert not [secret for secret in ("t0", KEY) if secret in str(ours)]
 
 

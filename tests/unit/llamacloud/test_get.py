@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import tracemalloc
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from batchwatch.domain.batch import COMPLETED, BatchId, FileOutcome, Observation, Status
 from batchwatch.llamacloud.budget import Priority
 from batchwatch.llamacloud.client import LlamaCloud, Scope
-from batchwatch.llamacloud.errors import Garbled, NotFound
+from batchwatch.llamacloud.errors import Garbled, NotFound, Unaskable
+from batchwatch.llamacloud.wire import MESSAGE_LIMIT
 from tests.support.clock import EPOCH
 from tests.unit.llamacloud.upstream import Reply, a_batch, asking, serving
 
@@ -102,6 +107,36 @@ async def test_each_file_has_its_outcome_the_one_with_neither_job_nor_error_too(
     assert expected == observation.results
 
 
+async def test_what_went_wrong_with_a_file_is_kept_as_far_as_anybody_reads() -> None:
+    """A thousand messages of any length would be any amount of memory."""
+    results = [{"source_directory_file_id": "dfl-1", "error_message": "x" * 50_000}]
+    observation = await get_from(Reply(a_batch(status="COMPLETED", results=results)))
+    assert observation.results is not None
+    assert "x" * MESSAGE_LIMIT == observation.results[0].error_message
+
+
+async def test_large_answers_are_read_one_at_a_time() -> None:
+    """Twelve batches with all that can go wrong must not be in memory together."""
+    body = json.dumps(a_batch(status="COMPLETED", more="x" * 12 * 2**20)).encode()
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for start in range(0, len(body), 2**18):
+            await response.write(body[start : start + 2**18])
+        return response
+
+    async with serving(handler=answer) as upstream, asking(upstream.url) as cloud:
+        await get(cloud)
+        tracemalloc.start()
+        seen = await asyncio.gather(*(get(cloud) for _ in range(6)))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+    assert [COMPLETED] * 6 == [one.status for one in seen]
+    assert peak < 4 * len(body)  # one as it grows, and the beginnings of the others
+
+
 async def test_a_result_that_cannot_be_read_keeps_its_place_among_the_others() -> None:
     """Dropping it would make 999 of 1,000 files look like all of them."""
     results = [
@@ -142,9 +177,12 @@ async def test_an_id_from_upstream_cannot_lead_elsewhere(id_: str, path: str) ->
 
 @pytest.mark.parametrize("id_", ["", ".", ".."])
 async def test_an_id_that_would_be_another_path_is_not_asked_for(id_: str) -> None:
-    """No encoding keeps a server from reading `..` as the folder above."""
+    """No encoding keeps a server from reading `..` as the folder above.
+
+    And what was not asked was not answered with a 404.
+    """
     async with serving(Reply({})) as upstream, asking(upstream.url) as cloud:
-        with pytest.raises(NotFound, match="not asked"):
+        with pytest.raises(Unaskable, match="not asked"):
             await get(cloud, id_)
 
     assert [] == upstream.requests

@@ -11,13 +11,14 @@ import pytest
 
 from batchwatch.domain.batch import RUNNING
 from batchwatch.llamacloud.budget import Priority
-from batchwatch.llamacloud.client import PAGE_SIZE, Scope
+from batchwatch.llamacloud.client import PAGE_SIZE, RELEARNT, SMALLEST_PAGE, Scope
 from batchwatch.llamacloud.errors import Denied, Garbled, PagingLoop, Rejected, ServerFault
-from batchwatch.llamacloud.paging import follow
+from batchwatch.llamacloud.paging import FAMILIAR_PAGES, follow
 from batchwatch.llamacloud.transport import Limits
 from batchwatch.llamacloud.wire import Page
 from tests.unit.llamacloud.upstream import (
     KEY,
+    HurriedClock,
     Reply,
     a_batch,
     a_page,
@@ -142,6 +143,23 @@ async def test_more_pages_than_any_listing_has_raise_after_what_came() -> None:
     assert [None, "t1", "t2", "t3", "t4"] == fetched
 
 
+async def test_fresh_tokens_to_the_same_batches_lead_round_in_circles() -> None:
+    """A listing whose pages show nothing new for long does not end; rows that shift are no loop."""
+    asked = 0
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal asked
+        del request
+        asked += 1
+        return a_page(a_batch(f"bat-{min(asked, 5)}"), token=f"t{asked}").response()
+
+    async with serving(handler=answer) as upstream, asking(upstream.url) as cloud:
+        with pytest.raises(PagingLoop, match="showed nothing new"):
+            await ids_of(cloud)
+
+    assert 2 * FAMILIAR_PAGES + 1 == asked
+
+
 # ------------------------------------------------------------------------------- page sizes
 
 
@@ -209,6 +227,31 @@ async def test_a_page_too_large_to_read_is_asked_for_in_halves() -> None:
 
     assert ["1000", "500"] == upstream.asked("page_size")
     assert 500 == len(page.items)
+
+
+async def test_a_page_size_is_never_made_so_small_that_a_listing_takes_for_ever() -> None:
+    """Whatever the size, this server's answer is too large; and that may be over in an hour."""
+    clock = HurriedClock()
+    bad = True
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        del request
+        return (Reply(b" " * 300_000) if bad else a_page(a_batch())).response()
+
+    limits = Limits(body=200_000)
+    async with (
+        serving(handler=answer) as upstream,
+        asking(upstream.url, limits=limits, clock=clock) as cloud,
+    ):
+        with pytest.raises(Garbled, match="cut off"):
+            await ids_of(cloud)
+        bad = False
+        await ids_of(cloud)
+        clock.advance(RELEARNT + 1)
+        await ids_of(cloud)
+
+    sizes = ["1000", "500", "250", "125", "62", "31", "15", str(SMALLEST_PAGE)]
+    assert [*sizes, str(SMALLEST_PAGE), "1000"] == upstream.asked("page_size")
 
 
 async def test_a_clamped_page_size_is_no_trouble() -> None:

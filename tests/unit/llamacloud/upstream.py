@@ -21,6 +21,7 @@ from tests.support.clock import ManualClock
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from batchwatch.clock import Clock
     from batchwatch.llamacloud.transport import RequestReport
     from batchwatch.llamacloud.wire import Page
 
@@ -140,7 +141,7 @@ async def raw(said: bytes, *, then: str = "close") -> AsyncIterator[Line]:
 async def asking(
     url: str,
     *,
-    clock: ManualClock | None = None,
+    clock: Clock | None = None,
     session: aiohttp.ClientSession | None = None,
     on_request: Callable[[RequestReport], None] | None = None,
     **more: Any,

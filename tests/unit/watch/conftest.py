@@ -108,7 +108,7 @@ def stand(tmp_path: Path) -> Standing:
             poller = Poller(
                 watch, cloud=cloud, batches=batches, watches=watches, clock=clock, metrics=metrics
             )
-            watcher = Watcher(poller, batches=batches, clock=clock, metrics=metrics)
+            watcher = Watcher(poller, clock=clock, metrics=metrics)
             yield Stand(
                 sim, clock, watch, poller, watcher, batches, watches, outbox,
                 Views(database), cloud, metrics,

@@ -1,4 +1,4 @@
-"""The health of watches, by kind of work, and of endpoints; deliveries that are replayed.
+"""The health of watches and endpoints; what is not believed yet; deliveries that are replayed.
 
 Revision ID: 0002
 Revises: 0001
@@ -35,6 +35,7 @@ def upgrade() -> None:
     for column in ("failures", "failing_since", "failing_reason"):
         op.drop_column("watches", column)
 
+    op.add_column("batches", sa.Column("doubt", sa.Text(), nullable=True))
     op.drop_index("ix_batches_active", "batches")
     op.create_index(
         "ix_batches_active",

@@ -1,0 +1,74 @@
+"""Say what changed, in the log and in numbers, and warn once of what is odd about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from batchwatch.domain.batch import Results
+from batchwatch.log import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from batchwatch.domain.batch import BatchId, WatchName
+    from batchwatch.domain.changes import Changes
+    from batchwatch.metrics import Metrics
+
+log = get_logger()
+
+_T = TypeVar("_T")
+
+WARNED_LIMIT: Final = 1_000  # things of a kind of which is remembered that they were warned of
+
+
+class Reporter:
+    """What one watch says of its changes."""
+
+    def __init__(self, watch: WatchName, *, metrics: Metrics) -> None:
+        self._watch = watch
+        self._metrics = metrics
+        self._contradicted: set[BatchId] = set()
+        self._unknown: set[str] = set()  # statuses
+
+    def tell(self, changes: Changes) -> None:
+        """Log and count what was written."""
+        for transition in changes.transitions:
+            status = transition.to_status
+            label = str(status) if status.is_known else "other"
+            self._metrics.transitions.labels(self._watch, label).inc()
+            log.info(
+                "batch.changed",
+                watch=self._watch,
+                batch_id=transition.batch_id,
+                transition=transition.number,
+                previous=transition.from_status,
+                status=status,
+            )
+            if not status.is_known and _first(self._unknown, [status]):
+                log.warning(
+                    "status.unknown",
+                    watch=self._watch,
+                    batch_id=transition.batch_id,
+                    status=status,
+                )
+        for batch in changes.batches.values():
+            if batch.results is Results.GIVEN_UP:
+                log.warning(
+                    "results.given_up",
+                    watch=self._watch,
+                    batch_id=batch.id,
+                    asks=batch.results_asks,
+                )
+        for oddity, count in changes.oddities.items():
+            self._metrics.oddities.labels(self._watch, oddity.value).inc(count)
+        for batch_id in _first(self._contradicted, changes.contradicted):
+            log.warning("status.contradicted", watch=self._watch, batch_id=batch_id)
+
+
+def _first(warned: set[_T], of: Iterable[_T]) -> set[_T]:
+    """Which ``of`` these are not in ``warned`` yet; from now on they are."""
+    new = set(of) - warned
+    if len(warned) > WARNED_LIMIT:
+        warned.clear()
+    warned |= new
+    return new
