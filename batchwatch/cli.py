@@ -12,7 +12,6 @@ import os
 import secrets
 import signal
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
@@ -370,7 +369,10 @@ def deliveries(
     ] = 50,
     as_json: Json = False,
 ) -> None:
-    """List deliveries, the newest first: what was sent where, and what came of it."""
+    """List deliveries, the newest first.
+
+    What was sent where, and what came of its last try.
+    """
     wanted = _wanted((), endpoint, type_, batch, state, since, until)
     rows = _from_store(config, lambda views: views.deliveries(wanted, limit=limit))
     if as_json:
@@ -385,7 +387,7 @@ def deliveries(
 def replay(
     ids: Annotated[
         list[int] | None,
-        typer.Argument(metavar="[ID]...", help="Deliveries, as batchwatch deliveries lists them."),
+        typer.Argument(metavar="ID", help="Deliveries, as batchwatch deliveries lists them."),
     ] = None,
     config: Config = None,
     *,
@@ -406,8 +408,12 @@ def replay(
     Without a --state those that were given up. Each keeps its event's id, so that its receiver
     can tell it from news, and starts its retries anew. What is still being tried is left alone.
     """
-    if not ids and not any((endpoint, type_, batch, state, since, until)):
+    if not ids and all(one is None for one in (endpoint, type_, batch, state, since, until)):
         _fail("name deliveries, or say which: --state dead for all that were given up", code=2)
+    if unknown := [one for one in ids or () if not 0 < one < 2**63]:
+        _fail(
+            f"there is no delivery {unknown[0]}; batchwatch deliveries lists what there is", code=2
+        )
     if state is None and not ids:
         state = "dead"
     wanted = _wanted(tuple(ids or ()), endpoint, type_, batch, state, since, until)
@@ -482,8 +488,8 @@ def send_a_test(
 
 @app.command()
 def endpoints(config: Config = None, *, as_json: Json = False) -> None:
-    """List endpoints: how they are, and what they are owed."""
-    rows = _change(config, lambda desk: desk.endpoints())
+    """List endpoints, and what they are owed."""
+    rows = _change(config, lambda desk: desk.endpoints(), writes=False)
     if as_json:
         _print_json(rows)
         return
@@ -497,7 +503,10 @@ def enable(
     endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its name in the settings.")],
     config: Config = None,
 ) -> None:
-    """Send to an endpoint again that was disabled; what waited for it goes first."""
+    """Send to a disabled endpoint again.
+
+    What waited for it goes first.
+    """
     _known_endpoint(_settings(config, for_run=False), endpoint)
     if _change(config, lambda desk: desk.enable(endpoint)):
         typer.echo(f"{endpoint} is enabled; what it is owed is sent, {_by_whom(config)}.")
@@ -510,7 +519,10 @@ def disable(
     endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its name in the settings.")],
     config: Config = None,
 ) -> None:
-    """Send nothing more to an endpoint until it is enabled; what it is owed waits."""
+    """Send nothing to an endpoint for now.
+
+    Until it is enabled; what it is owed waits.
+    """
     _known_endpoint(_settings(config, for_run=False), endpoint)
     if _change(config, lambda desk: desk.disable(endpoint)):
         typer.echo(f"{endpoint} is disabled; what it is owed waits. batchwatch enable {endpoint}")
@@ -651,8 +663,10 @@ def _from_store(config: str | None, ask: Callable[[Views], Awaitable[_T]]) -> _T
         _fail(str(error))
 
 
-def _change(config: str | None, work: Callable[[Desk], Awaitable[_T]]) -> _T:
-    """Do something to the store beside the daemon, if one runs."""
+def _change(
+    config: str | None, work: Callable[[Desk], Awaitable[_T]], *, writes: bool = True
+) -> _T:
+    """Do something to the store beside the daemon, if one runs; or only look, as settings know."""
     from batchwatch.clock import Clock  # noqa: PLC0415
     from batchwatch.resend import opened  # noqa: PLC0415
     from batchwatch.store import StoreError  # noqa: PLC0415
@@ -660,7 +674,7 @@ def _change(config: str | None, work: Callable[[Desk], Awaitable[_T]]) -> _T:
     settings = _settings(config, for_run=False)
 
     async def act() -> _T:
-        async with opened(settings, Clock()) as desk:
+        async with opened(settings, Clock(), writes=writes) as desk:
             return await work(desk)
 
     try:
@@ -669,25 +683,10 @@ def _change(config: str | None, work: Callable[[Desk], Awaitable[_T]]) -> _T:
         _fail(str(error))
 
 
-async def _replayable(views: Views, wanted: Wanted) -> tuple[list[int], list[dict[str, Any]]]:
-    """The ids of what may be replayed, and the first of them as rows to show."""
-    ids = await views.replayable(wanted)
-    first = replace(wanted, ids=tuple(ids[:_PREVIEWED]))
-    return ids, await views.deliveries(first, limit=_PREVIEWED) if ids else []
-
-
 def _confirm(what: str, *, can_ask: bool) -> None:
     if not can_ask:
         _fail(f"to send {what} again without being asked, say --yes", code=2)
     typer.confirm(f"Send {what} again?", abort=True)
-
-
-def _preview(rows: list[dict[str, Any]], *, more: int) -> None:
-    from batchwatch import tables  # noqa: PLC0415
-
-    tables.print_deliveries(rows)
-    if more:
-        typer.echo(f"… and {more} more")
 
 
 def _by_whom(config: str | None) -> str:
@@ -719,13 +718,14 @@ def _wanted(
     from batchwatch.settings.kinds import Choice  # noqa: PLC0415
     from batchwatch.store import Wanted  # noqa: PLC0415
 
-    pattern = _read("--type", EventPattern(), type_) if type_ else None
+    # An empty one is a variable that was never set: refused, for without it more is meant.
+    pattern = None if type_ is None else _read("--type", EventPattern(), type_)
     return Wanted(
         ids=ids,
         endpoint=endpoint,
         type=None if pattern == "*" else pattern,
         batch=batch,
-        state=_read("--state", Choice(*State), state) if state else None,
+        state=None if state is None else _read("--state", Choice(*State), state),
         since=_moment("--since", since),
         until=_moment("--until", until),
     )

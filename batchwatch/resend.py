@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, clock: Clock) -> AsyncIterator[Desk]:
-    """The store, for a command that changes it beside a daemon or without one.
+async def opened(settings: Settings, clock: Clock, *, writes: bool = True) -> AsyncIterator[Desk]:
+    """The store, for a command that changes it beside a daemon or without one, or only looks.
 
     Raises :class:`~batchwatch.store.StoreError`.
     """
     url = settings.database_url.get_secret_value()
-    database = await Database.open(url, exclusive=False, writes=True)
+    database = await Database.open(url, exclusive=False, writes=writes)
     try:
         yield Desk(settings, database, clock)
     finally:

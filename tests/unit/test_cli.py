@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
     from typer.testing import Result
 
-COMMANDS = ("run", "check", "certify", "demo", "simulate", "ls", "show", "version", "secret")
+COMMANDS = (
+    "run", "check", "certify", "demo", "simulate", "ls", "show", "deliveries", "replay", "test",
+    "endpoints", "enable", "disable", "version", "secret",
+)  # fmt: skip
 PATH = "/services/T0001/B0002/path-s3cret"
 
 
