@@ -121,6 +121,8 @@ class Database:
             await database._settle_schema(may_write=exclusive)
             if path is not None:
                 database._file = (path, _identity(path))
+                if exclusive:
+                    await database.was_nudged()  # what comes from now on is news
         except BaseException:
             await database.close()
             raise
