@@ -35,13 +35,15 @@ class Endpoints:
         """Write a record, and the event about it, or neither.
 
         ``nudge`` is for a command beside a daemon, which then reads the
-        records again.
+        records again. A daemon enables nothing by itself: what it writes
+        before it has read that a command disabled an endpoint is left out.
         """
         row = _row(record)
         upsert = self._database.insert(endpoints)
         statement = upsert.on_conflict_do_update(
             index_elements=["name"],
             set_={name: upsert.excluded[name] for name in row if name != "name"},
+            where=None if nudge else endpoints.c.disabled_at.is_(None),
         )
         async with self._database.write() as connection:
             await connection.execute(statement, row)
