@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -22,7 +23,6 @@ from batchwatch.store.schema import batches, file_outcomes, transitions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
-    from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from batchwatch.store.outbox import Outbox
 
 _KEY: Final = ("watch", "id")
+_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Said twice: once as the index has it, once as a value that is looked up in it.
 _ACTIVE: Final = (sa.text("active"), batches.c.active == sa.true())
 
@@ -181,7 +182,8 @@ class Batches:
         """Terminal batches whose end is untold, because their results are still awaited."""
         query = sa.select(batches.c.id).where(
             batches.c.watch == watch,
-            batches.c.results_due_at.is_not(None),
+            # Where there is one at all; said as a range, or SQLite goes through all of the watch.
+            batches.c.results_due_at >= _EARLIEST,
             batches.c.results == Results.AWAITED.value,
             batches.c.changed_at <= ended_before,
         )
