@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
-from batchwatch.domain.cadence import MISSED_TO_VANISH, MISSES_TO_VANISH
+from batchwatch.domain.cadence import MISSED_TO_VANISH, MISSES_TO_VANISH, VANISHED_AGAIN
 from batchwatch.llamacloud.errors import Denied, PagingLoop
 from batchwatch.simulator import FileLife, JobLife, Simulator, Step, Switch, a_life
 from batchwatch.simulator.history import history
@@ -203,6 +203,49 @@ async def test_a_batch_that_answers_404_has_vanished_after_several(stand: Standi
 
         assert ["batch.vanished"] == await at.told_types()
         assert [] == await at.batches.unseen(at.watch.name, seen=[])
+
+
+@pytest.mark.parametrize(
+    ("back_after", "expected"),
+    [(0.5, "batch.running"), (5.0, "batch.completed")],
+    ids=["it goes on", "it has ended"],
+)
+async def test_a_batch_that_vanished_is_asked_for_again_and_its_return_is_told(
+    stand: Standing, back_after: float, expected: str
+) -> None:
+    """Now and then, by its id: no window reaches back to it, and its return need be no news."""
+    clock = LeapClock()
+    hour = VANISHED_AGAIN.total_seconds()
+    async with Simulator(clock=clock) as sim, stand(sim, clock) as at:
+        life = (("PENDING", 0), ("RUNNING", 14 * hour), ("COMPLETED", 17 * hour))
+        batch = sim.world.plant(a_life(*life, files=FILES))
+        await at.polls()
+        clock.advance(12 * hour)
+        # Another comes, and moves the window on.
+        sim.world.plant(a_life(("PENDING", 0), ("COMPLETED", 1e9)))
+        await at.polls(2)
+        await at.told()
+        path = f"/api/v2/batches/{batch.id}"
+        sim.faults.switch_on(Switch(kind="status", status=404, probability=1, path=path))
+        await at.polls(MISSES_TO_VANISH + 3, every=MISSED_TO_VANISH.total_seconds() / 2)
+        noted = clock.now()
+        (told,) = await at.told()
+        asked = sim.requests["GET /api/v2/batches/{id}"]
+        await at.polls(5)
+        assert asked == sim.requests["GET /api/v2/batches/{id}"]
+
+        sim.faults.clear()
+        clock.advance((1.5 + back_after) * hour)
+        await at.polls(2)
+        types = [e["type"] for e in await at.told() if e["data"]["batch"]["id"] == batch.id]
+        (shown,) = [row for row in await at.views.batches() if row["id"] == batch.id]
+
+    assert ("batch.vanished", batch.id) == (told["type"], told["data"]["batch"]["id"])
+    observed = datetime.fromisoformat(told["data"]["observed_at"])
+    assert noted - 2 * MISSED_TO_VANISH < observed <= noted
+    assert told["data"]["observed_at"] == told["timestamp"]
+    assert [expected] == types
+    assert (None, 0) == (shown["vanished_at"], shown["misses"])
 
 
 async def test_a_batch_that_ends_and_is_gone_does_not_spin(stand: Standing) -> None:
