@@ -370,7 +370,10 @@ def deliveries(
     ] = 50,
     as_json: Json = False,
 ) -> None:
-    """List deliveries, the newest first."""
+    """List deliveries, the newest first.
+
+    What was sent where, and what came of its last try.
+    """
     wanted = _wanted((), endpoint, type_, batch, state, since, until)
     rows = _from_store(config, lambda views: views.deliveries(wanted, limit=limit))
     if as_json:
@@ -385,7 +388,7 @@ def deliveries(
 def replay(
     ids: Annotated[
         list[int] | None,
-        typer.Argument(metavar="[ID]...", help="Deliveries, as batchwatch deliveries lists them."),
+        typer.Argument(metavar="ID", help="Deliveries, as batchwatch deliveries lists them."),
     ] = None,
     config: Config = None,
     *,
@@ -406,8 +409,12 @@ def replay(
     Without a --state those that were given up. Each keeps its event's id, so that its receiver
     can tell it from news, and starts its retries anew. What is still being tried is left alone.
     """
-    if not ids and not any((endpoint, type_, batch, state, since, until)):
+    if not ids and all(one is None for one in (endpoint, type_, batch, state, since, until)):
         _fail("name deliveries, or say which: --state dead for all that were given up", code=2)
+    if unknown := [one for one in ids or () if not 0 < one < 2**63]:
+        _fail(
+            f"there is no delivery {unknown[0]}; batchwatch deliveries lists what there is", code=2
+        )
     if state is None and not ids:
         state = "dead"
     wanted = _wanted(tuple(ids or ()), endpoint, type_, batch, state, since, until)
@@ -417,7 +424,7 @@ def replay(
         _fail("no delivery that has ended matches; batchwatch deliveries lists what there is")
     if not as_json:
         _preview(first, more=len(found) - len(first))
-    what = "1 delivery" if len(found) == 1 else f"{len(found)} deliveries"
+    what = _so_many(len(found))
     if not dry_run and not yes:
         _confirm(what, can_ask=sys.stdin.isatty() and not as_json)
     done = 0 if dry_run else _at_desk(config, lambda desk: desk.replay(found))
@@ -426,7 +433,7 @@ def replay(
     elif dry_run:
         typer.echo(f"{what} would be sent again.")
     else:
-        typer.echo(f"{done} of them will be sent again, {_by_whom(config)}.")
+        typer.echo(f"{_so_many(done)} will be sent again, {_by_whom(config)}.")
 
 
 @app.command(name="test")
@@ -672,18 +679,22 @@ async def _replayable(views: Views, wanted: Wanted) -> tuple[list[int], list[dic
     return ids, await views.deliveries(first, limit=_PREVIEWED) if ids else []
 
 
-def _confirm(what: str, *, can_ask: bool) -> None:
-    if not can_ask:
-        _fail(f"to send {what} again without being asked, say --yes", code=2)
-    typer.confirm(f"Send {what} again?", abort=True)
-
-
 def _preview(rows: list[dict[str, Any]], *, more: int) -> None:
     from batchwatch import tables  # noqa: PLC0415
 
     tables.print_deliveries(rows)
     if more:
         typer.echo(f"… and {more} more")
+
+
+def _so_many(count: int) -> str:
+    return "1 delivery" if count == 1 else f"{count} deliveries"
+
+
+def _confirm(what: str, *, can_ask: bool) -> None:
+    if not can_ask:
+        _fail(f"to send {what} again without being asked, say --yes", code=2)
+    typer.confirm(f"Send {what} again?", abort=True)
 
 
 def _by_whom(config: str | None) -> str:
@@ -715,13 +726,14 @@ def _wanted(
     from batchwatch.settings.kinds import Choice  # noqa: PLC0415
     from batchwatch.store import Wanted  # noqa: PLC0415
 
-    pattern = _read("--type", EventPattern(), type_) if type_ else None
+    # An empty one is a variable that was never set: refused, for without it more is meant.
+    pattern = None if type_ is None else _read("--type", EventPattern(), type_)
     return Wanted(
         ids=ids,
         endpoint=endpoint,
         type=None if pattern == "*" else pattern,
         batch=batch,
-        state=_read("--state", Choice(*State), state) if state else None,
+        state=None if state is None else _read("--state", Choice(*State), state),
         since=_moment("--since", since),
         until=_moment("--until", until),
     )

@@ -40,6 +40,7 @@ class Upkeep:
         self._dispatcher = dispatcher
         self._views = views
         self._endpoints = endpoints
+        self._counted = set(endpoints)  # whose gauges there are
         self._watches = watches
         self._nudges: int | None = None  # the first look reads all again, whatever went before
         self._clock = dispatcher.clock
@@ -98,7 +99,8 @@ class Upkeep:
         """Count what is owed, by endpoint; those that are no longer set are among them."""
         now = self._clock.now()
         depths = await self._views.outbox()
-        for endpoint in {*self._endpoints, *(one.endpoint for one in depths)}:
+        self._counted.update(one.endpoint for one in depths)
+        for endpoint in self._counted:
             of_it = [one for one in depths if one.endpoint == endpoint]
             counts = {one.state: one.count for one in of_it}
             for state in _OWED:

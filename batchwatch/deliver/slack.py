@@ -64,18 +64,46 @@ class Slack:
     final_statuses: frozenset[int] = frozenset()
 
     async def send(self, delivery: Claimed) -> Attempt:
-        """POST the message; Slack's own words for "never" are final."""
+        """POST the message; Slack's own words for "never" are final.
+
+        It is taken when Slack says so. A proxy on the way answers 200 to
+        anything, with a page to sign in on.
+        """
         body = msgspec.json.encode(message(msgspec.json.decode(delivery.payload)))
         headers = {"Content-Type": "application/json"}
         attempt = await self.sender.post(self.url, body, headers, timeout=self.timeout)
         said = (attempt.response or "").strip()
-        if attempt.failure is None or not _WORD.fullmatch(said):
+        if attempt.failure is None:
+            return attempt if said == "ok" else _judged(attempt, said)
+        if not _WORD.fullmatch(said):
             return attempt
         attempt = replace(attempt, detail=f"{attempt.detail}: {said}")
         if attempt.status_code == 400 and said.startswith("invalid_"):
             # The message itself is refused; the same again would be refused again.
             return replace(attempt, failure=Failure.REFUSED)
         return attempt
+
+
+class _Answer(msgspec.Struct):
+    """How the newer of Slack's webhooks answer, and those of others that take its messages."""
+
+    ok: bool
+    error: str = ""
+
+
+def _judged(attempt: Attempt, said: str) -> Attempt:
+    """A try whose status is 2xx, by an answer that is not the usual ``ok``."""
+    try:
+        answer = msgspec.json.decode(said, type=_Answer)
+    except msgspec.MsgspecError:
+        detail = f"HTTP {attempt.status_code}, but what came back is not Slack's answer"
+        return replace(attempt, failure=Failure.PROTOCOL, detail=detail)
+    if answer.ok:
+        return attempt
+    detail = f"HTTP {attempt.status_code}, but not ok"
+    if _WORD.fullmatch(answer.error):
+        detail += f": {answer.error}"
+    return replace(attempt, failure=Failure.CLIENT_ERROR, detail=detail)
 
 
 def message(envelope: dict[str, Any]) -> dict[str, Any]:

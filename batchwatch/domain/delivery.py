@@ -54,7 +54,7 @@ class Failure(StrEnum):
     NOT_ALLOWED = "not_allowed"  # the receiver was asked, and has not agreed to be sent to
     UNSIGNED = "unsigned"  # every secret has expired, and nothing goes out unsigned unasked
     GONE = "gone"
-    PROTOCOL = "protocol"  # what came back was no HTTP
+    PROTOCOL = "protocol"  # what came back was no HTTP, or not from whom it should be
     REFUSED = "refused"  # the receiver's own words say that it will never take this
     UNUSABLE = "unusable"  # this message or this endpoint cannot be sent at all
     OFFLINE = "offline"  # trouble of our own: no resolver, no network, no more files

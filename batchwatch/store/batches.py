@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -29,7 +30,6 @@ from batchwatch.store.schema import batches, file_outcomes, transitions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
-    from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _KEY: Final = ("watch", "id")
 _DOUBT: Final = msgspec.json.Decoder(Doubt)
+_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Said twice: once as the index has it, once as a value that is looked up in it.
 _ACTIVE: Final = (sa.text("active"), batches.c.active == sa.true())
 
@@ -219,7 +220,8 @@ class Batches:
         """
         query = sa.select(batches.c.id).where(
             batches.c.watch == watch,
-            batches.c.results_due_at.is_not(None),
+            # Where there is one at all; said as a range, or SQLite goes through all of the watch.
+            batches.c.results_due_at >= _EARLIEST,
             batches.c.results == Results.AWAITED.value,
             sa.or_(batches.c.changed_at <= ended_before, batches.c.changed_at > now),
         )

@@ -141,6 +141,7 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A connection to ask with; each question by itself sees a consistent store."""
+        self._look_for_the_file()
         try:
             async with self._engine.connect() as connection:
                 yield connection
@@ -162,8 +163,7 @@ class Database:
         """
         try:
             engine = self._engine if durable else self._hasty
-            async with self._writer, engine.connect() as connection:
-                self._look_for_the_file()
+            async with self._turn(engine) as connection:
                 await connection.execution_options(writes=True)
                 async with connection.begin():
                     yield connection
@@ -177,13 +177,20 @@ class Database:
         To be used as :meth:`write` is.
         """
         try:
-            async with self._writer, self._hasty.connect() as connection:
-                self._look_for_the_file()
+            async with self._turn(self._hasty) as connection:
                 if self.dialect != "sqlite":  # where each statement is one that nobody began
                     await connection.execution_options(isolation_level="AUTOCOMMIT")
                 yield connection
         except (DBAPIError, sa.exc.TimeoutError) as error:
             raise translate(error, self.where) from error
+
+    @asynccontextmanager
+    async def _turn(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        """A connection of the one writer that there is at a time."""
+        async with self._writer:
+            self._look_for_the_file()
+            async with engine.connect() as connection:
+                yield connection
 
     async def nudge(self, connection: AsyncConnection) -> None:
         """In a transaction of a command: let the daemon that is running know of it."""
@@ -197,10 +204,12 @@ class Database:
             return int(found.scalar_one())
 
     def _look_for_the_file(self) -> None:
-        """Refuse to write into a file that nobody will find again.
+        """Refuse a file that nobody will find again.
 
         SQLite goes on with one that was deleted or replaced, and all that it
-        writes is gone with the process.
+        writes is gone with the process. To be asked before there is a
+        connection: a new one would make another file in its place, and throw
+        away the log with what was committed last.
         """
         if self._file is None:
             return
@@ -218,7 +227,7 @@ class Database:
         if self.dialect != "sqlite":
             return
         try:
-            async with self._writer, self._engine.connect() as connection:
+            async with self._turn(self._engine) as connection:
                 # Neither runs inside a transaction; and both give way to readers.
                 # The number asks for statistics of tables that were never analysed, too.
                 for pragma in (

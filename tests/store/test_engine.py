@@ -18,6 +18,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from batchwatch.domain.batch import WatchName
+from batchwatch.domain.delivery import DeliveryId
 from batchwatch.store import Database, StoreError, Views
 from batchwatch.store.errors import (
     SchemaTooNew,
@@ -29,12 +30,12 @@ from batchwatch.store.errors import (
 )
 from batchwatch.store.migrations import scripts, upgrade
 from batchwatch.store.schema import HEAD, metadata
-from tests.store.conftest import over
-from tests.support.builders import WATCH, at
+from tests.store.conftest import HOOK, over
+from tests.support.builders import WATCH, a_sighting, at
 from tests.support.daemon import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
 
 def path_of(url: str) -> Path:
@@ -340,4 +341,107 @@ async def test_a_writer_that_is_cancelled_leaves_nothing_locked(store_url: str) 
 
         async with asyncio.timeout(4):  # less than the database waits for a lock
             await watches.begin(WATCH, now=at(0))
+    await database.close()
+
+
+async def test_a_claim_that_is_cancelled_leaves_nothing_locked(store_url: str) -> None:
+    """As a writer's, in its single statement; what it took is under its lease, and no more."""
+    dice = random.Random(2)
+    database = await Database.open(store_url)
+    store = over(database)
+    await store.watches.begin(WATCH, now=at(0))
+    await store.see(*(a_sighting(batch_id=f"bat-{number}") for number in range(60)))
+    claimed = 0
+    for _ in range(60):
+        claiming = asyncio.create_task(store.outbox.claim(HOOK, limit=1))
+        for _ in range(dice.randint(0, 20)):
+            await asyncio.sleep(0)
+        claiming.cancel()
+        await asyncio.gather(claiming, return_exceptions=True)
+
+        async with asyncio.timeout(4):  # less than the database waits for a lock
+            claimed += len(await store.outbox.claim(HOOK, limit=1))
+    depths = {one.state: one.count for one in await store.views.outbox()}
+    await database.close()
+
+    assert 60 == depths["in_flight"] + depths.get("pending", 0)
+    assert 0 < claimed <= depths["in_flight"]
+
+
+async def test_a_reader_that_is_cancelled_costs_no_connection(store_url: str) -> None:
+    """There are few of them, and the next question needs one."""
+    dice = random.Random(3)
+    database = await Database.open(store_url)
+    views = Views(database)
+    for _ in range(60):
+        asking = asyncio.create_task(views.outbox())
+        for _ in range(dice.randint(0, 20)):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+    async with asyncio.timeout(4):
+        await asyncio.gather(*(views.outbox() for _ in range(20)))
+        await over(database).watches.begin(WATCH, now=at(0))
+    await database.close()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What is in the store's files; who reads and writes at the moment is no part of it."""
+    return {one.name: one.read_bytes() for one in folder.iterdir() if one.suffix != ".db-shm"}
+
+
+@pytest.mark.parametrize("becomes", ["replaced", "moved away"])
+async def test_a_store_whose_file_is_gone_writes_no_more(store_url: str, becomes: str) -> None:
+    """SQLite would go on, and all of it would be gone with the process; put back, it goes on."""
+    database = await Database.open(store_url)
+    store = over(database)
+    await store.watches.begin(WATCH, now=at(0))
+    await store.see(a_sighting())
+    path = path_of(store_url)
+    kept = path.with_name("kept.db")
+    path.rename(kept)
+    if becomes == "replaced":
+        path.write_bytes(kept.read_bytes())
+    before = contents(path.parent)
+
+    tries: list[Callable[[], Coroutine[object, object, object]]] = [
+        lambda: store.see(a_sighting(batch_id="bat-2")),
+        lambda: store.outbox.claim(HOOK, limit=9),
+        lambda: store.outbox.give_back([DeliveryId(1)]),
+        lambda: store.outbox.replay([DeliveryId(1)]),
+        lambda: store.watches.begin(WATCH, now=at(9)),
+        store.views.outbox,
+        database.tidy,
+    ]
+    for attempt in tries:
+        with pytest.raises(StoreUnusable, match=r"removed or replaced.*restart batchwatch"):
+            await attempt()
+
+    assert before == contents(path.parent)
+    kept.replace(path)
+    assert 1 == len(await store.outbox.claim(HOOK, limit=9))
+    await database.close()
+
+
+@pytest.mark.parametrize("way", ["write(durable=False)", "write_one()", "write()"])
+async def test_what_is_committed_is_there_after_a_kill(store_url: str, way: str) -> None:
+    """Also what does not wait for the disk: the log is the kernel's, whatever becomes of us."""
+    script = (
+        "import asyncio, os, signal\n"
+        "import sqlalchemy as sa\n"
+        "from batchwatch.store import Database\n"
+        "async def work():\n"
+        f"    database = await Database.open({store_url!r})\n"
+        f"    async with database.{way} as connection:\n"
+        '        await connection.execute(sa.text("INSERT INTO watches (name, started_at,"\n'
+        "            \" baseline_done) VALUES ('default', 0, 0)\"))\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "asyncio.run(work())\n"
+    )
+    killed = await asyncio.create_subprocess_exec(sys.executable, "-c", script, cwd=ROOT)
+    assert -signal.SIGKILL == await killed.wait()
+
+    database = await Database.open(store_url)
+    assert ["default"] == [one["name"] for one in await Views(database).watches()]
     await database.close()

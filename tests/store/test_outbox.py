@@ -229,7 +229,7 @@ async def test_a_pause_that_a_receiver_asked_for_outlives_a_restart(store: Store
 
 
 async def test_the_daemon_learns_of_what_a_command_did(store: Store) -> None:
-    """It looks at a number in the file, whoever wrote it."""
+    """It looks at a number in the file, whoever wrote it, from the moment when it has opened it."""
     await store.see(a_sighting())
     (first,) = await store.outbox.claim(HOOK, limit=9)
     await store.outbox.settle([dead(first)])

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,37 +15,16 @@ from batchwatch.domain.batch import (
     COMPLETED,
     RUNNING,
     BatchId,
-    EndpointName,
     FileOutcome,
-    Observation,
 )
 from batchwatch.domain.delivery import Attempt, Failure, Settled, State
-from batchwatch.domain.routing import FOR_PROGRAMS, Router
-from batchwatch.store import Batches, Database, Outbox, Views, Watches
-from tests.support.builders import WATCH, a_recorder, a_sighting, at
-from tests.support.clock import ManualClock
+from batchwatch.store import Database, Views
+from tests.support.builders import a_sighting, at
+from tests.support.recorded import WEBHOOK, recorded
 from tests.unit.commands import called
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
-
-HOOK = EndpointName("webhook")
-
-
-@asynccontextmanager
-async def recorded(url: str, *seen: Observation) -> AsyncIterator[Outbox]:
-    """The store at ``url`` with these sightings in it, one after the other."""
-    database = await Database.open(url)
-    outbox = Outbox(database, Router({HOOK: FOR_PROGRAMS}), ManualClock())
-    batches = Batches(database, outbox)
-    await Watches(database, outbox).begin(WATCH, now=at(0))
-    for one in seen:
-        known = {one.id}
-        decide = partial(a_recorder().record, seen=[one], now=one.seen_at)
-        await batches.change(WATCH, known, decide)
-    yield outbox
-    await database.close()
 
 
 async def told(url: str) -> None:
@@ -65,7 +42,7 @@ async def told(url: str) -> None:
     )
     failed = Attempt(at(99), 0.25, Failure.SERVER_ERROR, 500, "HTTP 500", "oops")
     async with recorded(url, *seen) as outbox:
-        first, second = await outbox.claim(HOOK, limit=9)
+        first, second = await outbox.claim(WEBHOOK, limit=9)
         await outbox.settle(
             [
                 Settled(first, Attempt(at(99), 0.012, status_code=204), State.DELIVERED),

@@ -102,6 +102,51 @@ async def test_slacks_word_for_an_error_is_told(
     assert f"HTTP {status}: no_service" == attempt.detail
 
 
+SIGN_IN = "<!doctype html>\n<title>Sign in</title>\n<p>before you go on"
+
+
+@pytest.mark.parametrize("status", [200, 202])
+@pytest.mark.parametrize(
+    ("said", "failure", "detail"),
+    [
+        (SIGN_IN, Failure.PROTOCOL, "but what came back is not Slack's answer"),
+        ("", Failure.PROTOCOL, "but what came back is not Slack's answer"),
+        ("okay", Failure.PROTOCOL, "but what came back is not Slack's answer"),
+        ('{"ok": "yes"}', Failure.PROTOCOL, "but what came back is not Slack's answer"),
+        ("[true]", Failure.PROTOCOL, "but what came back is not Slack's answer"),
+        ('{"ok": false}', Failure.CLIENT_ERROR, "but not ok"),
+        ('{"ok": false, "error": "no_service"}', Failure.CLIENT_ERROR, "but not ok: no_service"),
+        ('{"ok": false, "error": "\x1b]0;x"}', Failure.PROTOCOL, "but what came back is not"),
+        ('{"ok": false, "error": "<b>No</b>"}', Failure.CLIENT_ERROR, "but not ok"),
+    ],
+)
+async def test_a_message_is_taken_when_slack_says_so(
+    status: int, said: str, failure: Failure, detail: str, sender: Sender, receiver: Receiver
+) -> None:
+    """A 200 alone may be a proxy's page to sign in on: it is a failure, and tried again."""
+    receiver.always = says(status, said)
+
+    attempt = await a_slack(sender, receiver).send(a_claimed())
+
+    assert (failure, status) == (attempt.failure, attempt.status_code)
+    assert attempt.detail is not None
+    assert attempt.detail.startswith(f"HTTP {status}, {detail}")
+    assert attempt.detail.isprintable()
+    assert "<" not in attempt.detail
+
+
+@pytest.mark.parametrize("said", ["ok", "ok\n", '{"ok":true}', '{"ok": true, "ts": "1.2"}'])
+async def test_slacks_ok_comes_as_a_word_or_as_json(
+    said: str, sender: Sender, receiver: Receiver
+) -> None:
+    """Webhooks of its workflows say it in JSON."""
+    receiver.always = says(200, said)
+
+    attempt = await a_slack(sender, receiver).send(a_claimed())
+
+    assert (None, None) == (attempt.failure, attempt.detail)
+
+
 async def test_slacks_rate_limit_says_how_long_to_wait(sender: Sender, receiver: Receiver) -> None:
     """Its limit is for the channel; the dispatcher holds back the others as well."""
     receiver.always = says(429, "rate_limited", Retry_After="30")

@@ -1,0 +1,234 @@
+"""The questions that are asked all the time go by an index, with statistics and without.
+
+The SQL is what was really sent, taken from SQLAlchemy on its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+
+from batchwatch.domain.batch import COMPLETED, PENDING, RUNNING, EndpointName
+from batchwatch.domain.delivery import Attempt, Settled, State
+from batchwatch.store import Database
+from batchwatch.store.schema import metadata
+from tests.store.conftest import HOOK, Store, over
+from tests.support.builders import WATCH, a_recorder, a_sighting, at
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+OTHER = EndpointName("other")
+BATCHES = 3_000
+Statements = list[tuple[str, Any]]
+Plan = set[str]
+# The other rows of a plan, such as of the values of a parameter, cost what was given to it.
+_OURS = re.compile(rf"(SCAN|SEARCH) ({'|'.join(metadata.tables)}|ahead|busy|candidate|last)\b(.*)")
+
+
+async def fill(store: Store) -> None:
+    """Ended, active and vanished batches; deliveries in each state, most of them delivered."""
+    await store.watches.begin(WATCH, now=at(0))
+    for life in ((RUNNING,), (COMPLETED,)):
+        for start in range(0, BATCHES, 500):
+            seen = [
+                replace(
+                    a_sighting(
+                        RUNNING if number % 10 == 0 else life[0],
+                        batch_id=f"bat-{number}",
+                        updated=len(life[0]),
+                        asked_results=number % 10 != 1,
+                        results=(),
+                    ),
+                    created_at=at(number),
+                )
+                for number in range(start, start + 500)
+            ]
+            await store.batches.change(
+                WATCH,
+                {one.id for one in seen},
+                lambda known, seen=seen: a_recorder().record(known, seen, now=at(0)),  # type: ignore[misc]  # bound now
+            )
+    attempt = Attempt(at(0), 0.1, status_code=204)
+    while claimed := await store.outbox.claim(HOOK, limit=400):
+        await store.outbox.settle(
+            [
+                Settled(one, attempt, State.DEAD if one.id % 51 == 0 else State.DELIVERED)
+                for one in claimed
+            ]
+        )
+        if claimed[-1].id > BATCHES * 3:
+            break
+
+
+async def make(file: Path) -> None:
+    database = await Database.open(f"sqlite+aiosqlite:///{file}")
+    await fill(over(database, HOOK, OTHER))
+    await database.close()
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Filled once, and only looked at."""
+    file = tmp_path_factory.mktemp("plans") / "batchwatch.db"
+    asyncio.run(make(file))
+    return file
+
+
+@pytest.fixture(params=["as it grew", "with statistics"])
+async def full(path: Path, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """A copy of such a store."""
+    copy = tmp_path / "batchwatch.db"
+    copy.write_bytes(path.read_bytes())
+    database = await Database.open(f"sqlite+aiosqlite:///{copy}")
+    if request.param == "with statistics":
+        await database.tidy()
+        await database.close()
+        database = await Database.open(f"sqlite+aiosqlite:///{copy}")
+    yield over(database, HOOK, OTHER)
+    await database.close()
+
+
+@contextmanager
+def listening(database: Database) -> Iterator[Statements]:
+    """What is sent to the database meanwhile."""
+    sent: Statements = []
+
+    def note(_c: Any, _cursor: Any, sql: str, parameters: Any, _x: Any, many: bool) -> None:  # noqa: FBT001  # as it is called
+        if sql.split(maxsplit=1)[0] in ("SELECT", "UPDATE", "INSERT", "DELETE", "WITH"):
+            sent.append((sql, parameters[0] if many else parameters))
+
+    engines = [database._engine.sync_engine, database._hasty.sync_engine]  # noqa: SLF001  # nobody else listens
+    for engine in engines:
+        sa.event.listen(engine, "before_cursor_execute", note)
+    yield sent
+    for engine in engines:
+        sa.event.remove(engine, "before_cursor_execute", note)
+
+
+async def plan_of(database: Database, sql: str, parameters: Any) -> Plan:
+    """How each of our tables is gone through."""
+    async with database.read() as connection:
+        rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", parameters)
+        said = [str(row[-1]) for row in rows]
+    found = [match for one in said if (match := _OURS.match(one))]
+    assert not [one for one in found if " USING " not in one[3]], (said, sql)
+    return {f"{one[2]}: {_index(one[3])}" for one in found}
+
+
+def _index(how: str) -> str:
+    """The name of the index that a row of a plan goes by, or that it is the key."""
+    match = re.search(r"INDEX (\w+)", how)
+    return match[1] if match else "key"
+
+
+async def dead_one(store: Store) -> int:
+    """A delivery that may be replayed."""
+    (row,) = [one for one in await store.views.outbox() if (one.state, one.endpoint) == DEAD]
+    assert row.count > 10
+    async with store.database.read() as connection:
+        found = await connection.execute(
+            sa.text("SELECT min(id) FROM deliveries WHERE state = 'dead'")
+        )
+        return int(found.scalar_one())
+
+
+DEAD = ("dead", HOOK)
+
+
+async def claim_and_settle(store: Store) -> None:
+    claimed = await store.at(9).outbox.claim(OTHER, limit=40)
+    assert 40 == len(claimed)
+    attempt = Attempt(at(0), 0.1, status_code=204)
+    await store.outbox.settle([Settled(one, attempt, State.DELIVERED) for one in claimed])
+
+
+Ask = Callable[[Store], Awaitable[object]]
+SEEN = ["bat-0", "bat-10"]
+QUESTIONS: dict[str, tuple[Ask, Plan]] = {
+    "active": (lambda s: s.batches.active(WATCH), {"batches: ix_batches_active"}),
+    "due": (lambda s: s.batches.due(WATCH, seen=SEEN), {"batches: ix_batches_active"}),
+    "unseen": (lambda s: s.batches.unseen(WATCH, seen=SEEN), {"batches: ix_batches_active"}),
+    "news": (lambda s: s.batches.news(WATCH, {"bat-1": "x"}), {"batches: key"}),
+    "overdue": (
+        lambda s: s.batches.overdue(WATCH, ended_before=at(99), now=at(199)),
+        {"batches: ix_batches_results_due"},
+    ),
+    "awaiting results": (
+        lambda s: s.batches.awaiting_results(WATCH, now=at(99), limit=50),
+        {"batches: ix_batches_results_due"},
+    ),
+    "next results": (
+        lambda s: s.batches.next_results_due(WATCH),
+        {"batches: ix_batches_results_due"},
+    ),
+    "vanished": (
+        lambda s: s.batches.vanished(WATCH, now=at(99)),
+        {"batches: ix_batches_vanished"},
+    ),
+    "due in": (lambda s: s.outbox.due_in(OTHER), {"deliveries: ix_deliveries_due"}),
+    "release": (lambda s: s.outbox.release(()), {"deliveries: ix_deliveries_leased"}),
+    "recover": (
+        lambda s: s.outbox.recover(),
+        {"deliveries: ix_deliveries_leased", "deliveries: ix_deliveries_due"},
+    ),
+    "outbox": (
+        lambda s: s.views.outbox(),
+        {"deliveries: ix_deliveries_line", "deliveries: ix_deliveries_dead"},
+    ),
+    "claim, settle and move up": (
+        claim_and_settle,
+        {
+            "candidate: ix_deliveries_due",
+            "deliveries: key",
+            "events: key",
+            "ahead: ix_deliveries_line",
+            "busy: ix_deliveries_line",
+        },
+    ),
+    "enqueue": (
+        lambda s: s.see(a_sighting(PENDING, batch_id="bat-new"), second=9),
+        {
+            "batches: key",
+            "events: sqlite_autoindex_events_1",
+            "attempts: key",  # a foreign key
+            "deliveries: key",
+            "ahead: ix_deliveries_line",
+            "busy: ix_deliveries_line",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+async def test_what_is_asked_all_the_time_goes_by_its_index(question: str, full: Store) -> None:
+    """And never through a table."""
+    ask, expected = QUESTIONS[question]
+    with listening(full.database) as sent:
+        await ask(full)
+    found: Plan = set()
+    for sql, parameters in sent:
+        found |= await plan_of(full.database, sql, parameters)
+
+    assert sent
+    assert expected == found
+
+
+async def test_a_replay_goes_by_the_key(full: Store) -> None:
+    """However many deliveries there are."""
+    number = await dead_one(full)
+    with listening(full.database) as sent:
+        await full.outbox.replay([number])  # type: ignore[list-item]  # as a row has it
+    found: Plan = set()
+    for sql, parameters in sent:
+        found |= await plan_of(full.database, sql, parameters)
+
+    assert {"deliveries: key", "ahead: ix_deliveries_line", "busy: ix_deliveries_line"} == found
