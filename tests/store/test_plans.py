@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
 from dataclasses import replace
@@ -86,8 +87,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(params=["as it grew", "with statistics"])
 async def full(path: Path, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     """A copy of such a store."""
-    copy = tmp_path / "batchwatch.db"
-    copy.write_bytes(path.read_bytes())
+    copy = shutil.copy(path, tmp_path)
     database = await Database.open(f"sqlite+aiosqlite:///{copy}")
     if request.param == "with statistics":
         await database.tidy()
@@ -103,7 +103,7 @@ def listening(database: Database) -> Iterator[Statements]:
     sent: Statements = []
 
     def note(_c: Any, _cursor: Any, sql: str, parameters: Any, _x: Any, many: bool) -> None:  # noqa: FBT001  # as it is called
-        if sql.split()[0] in ("SELECT", "UPDATE", "INSERT", "DELETE", "WITH"):
+        if sql.split(maxsplit=1)[0] in ("SELECT", "UPDATE", "INSERT", "DELETE", "WITH"):
             sent.append((sql, parameters[0] if many else parameters))
 
     engines = [database._engine.sync_engine, database._hasty.sync_engine]  # noqa: SLF001  # nobody else listens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -30,7 +31,6 @@ from tests.unit.deliver.outbox import HOOK, OTHER, Desk, Store, dispatching, ope
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from batchwatch.deliver.dispatcher import Dispatcher
 
@@ -290,7 +290,7 @@ async def test_tidying_writes_the_statistics_that_the_planner_goes_by(
 
     async with store.database.read() as connection:
         rows = await connection.exec_driver_sql("SELECT tbl, idx FROM sqlite_stat1")
-        analysed = {(tbl, idx) for tbl, idx in rows}
+        analysed = {(row.tbl, row.idx) for row in rows}
     assert ("batches", "ix_batches_active") in analysed
     assert ("deliveries", "ix_deliveries_due") in analysed
     log = store.database.where + "-wal"
@@ -299,6 +299,4 @@ async def test_tidying_writes_the_statistics_that_the_planner_goes_by(
 
 
 def _size(path: str) -> int:
-    from pathlib import Path as File  # noqa: PLC0415
-
-    return File(path).stat().st_size
+    return Path(path).stat().st_size
