@@ -411,10 +411,6 @@ def replay(
     """
     if not ids and all(one is None for one in (endpoint, type_, batch, state, since, until)):
         _fail("name deliveries, or say which: --state dead for all that were given up", code=2)
-    if unknown := [one for one in ids or () if not 0 < one < 2**63]:
-        _fail(
-            f"there is no delivery {unknown[0]}; batchwatch deliveries lists what there is", code=2
-        )
     if state is None and not ids:
         state = "dead"
     wanted = _wanted(tuple(ids or ()), endpoint, type_, batch, state, since, until)
@@ -726,6 +722,10 @@ def _wanted(
     from batchwatch.settings.kinds import Choice  # noqa: PLC0415
     from batchwatch.store import Wanted  # noqa: PLC0415
 
+    if beyond := [one for one in ids if not 0 < one < 2**63]:
+        _fail(
+            f"there is no delivery {beyond[0]}; batchwatch deliveries lists what there is", code=2
+        )
     # An empty one is a variable that was never set: refused, for without it more is meant.
     pattern = None if type_ is None else _read("--type", EventPattern(), type_)
     return Wanted(

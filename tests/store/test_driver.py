@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,10 +20,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+Opened = Any  # aiosqlite's, but that its cursors are there at once
+
+
 class Crossings:
     """Counts how often a connection goes over to its thread."""
 
-    def __init__(self, connection: Any, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, connection: Opened, patch: pytest.MonkeyPatch) -> None:
         self.count = 0
         cross = connection._execute  # noqa: SLF001  # the only way over
 
@@ -34,8 +38,8 @@ class Crossings:
 
 
 @pytest.fixture
-async def connection(tmp_path: Path) -> AsyncIterator[Any]:
-    opened: Any = await driver.connect(str(tmp_path / "some.db"), isolation_level=None)
+async def connection(tmp_path: Path) -> AsyncIterator[Opened]:
+    opened: Opened = await driver.connect(str(tmp_path / "some.db"), isolation_level=None)
     cursor = opened.cursor()
     await cursor.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, word TEXT UNIQUE)")
     yield opened
@@ -43,7 +47,7 @@ async def connection(tmp_path: Path) -> AsyncIterator[Any]:
 
 
 async def test_a_statement_is_one_crossing(
-    connection: Any, monkeypatch: pytest.MonkeyPatch
+    connection: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To open a cursor, to execute, to fetch and to close: all of it."""
     crossings = Crossings(connection, monkeypatch)
@@ -55,7 +59,7 @@ async def test_a_statement_is_one_crossing(
     assert (1, [(1,), (2,)]) == (crossings.count, rows)
 
 
-async def test_what_is_known_of_a_statement_is_kept(connection: Any) -> None:
+async def test_what_is_known_of_a_statement_is_kept(connection: Opened) -> None:
     """Its columns, how many rows it changed, and the number of the last one."""
     cursor = connection.cursor()
     await cursor.execute("INSERT INTO t (word) VALUES (?), (?)", ("a", "b"))
@@ -73,7 +77,7 @@ async def test_what_is_known_of_a_statement_is_kept(connection: Any) -> None:
 
 
 async def test_many_rows_are_one_crossing_too(
-    connection: Any, monkeypatch: pytest.MonkeyPatch
+    connection: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And are counted."""
     crossings = Crossings(connection, monkeypatch)
@@ -84,7 +88,7 @@ async def test_many_rows_are_one_crossing_too(
 
 
 async def test_to_end_what_has_not_begun_is_no_crossing(
-    connection: Any, monkeypatch: pytest.MonkeyPatch
+    connection: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLAlchemy asks for it after each question; where there is a transaction, it ends."""
     crossings = Crossings(connection, monkeypatch)
@@ -112,7 +116,7 @@ async def test_to_end_what_has_not_begun_is_no_crossing(
     ],
 )
 async def test_an_error_is_sqlites_own_and_leaves_the_connection_usable(
-    sql: str, kind: type[Exception], connection: Any
+    sql: str, kind: type[Exception], connection: Opened
 ) -> None:
     """SQLAlchemy knows them by their types."""
     cursor = connection.cursor()
@@ -136,7 +140,7 @@ async def test_the_stores_errors_are_made_of_them(store_url: str) -> None:
 
 
 async def test_statements_at_once_do_not_take_each_others_rows(
-    connection: Any,
+    connection: Opened,
 ) -> None:
     """Each cursor keeps what its own statement brought."""
 
@@ -149,13 +153,13 @@ async def test_statements_at_once_do_not_take_each_others_rows(
 
 
 async def test_a_caller_that_is_cancelled_leaves_the_connection_usable(
-    connection: Any,
+    connection: Opened,
 ) -> None:
     """Its statement runs to its end in the thread; the next one waits for it."""
-    slow = (
-        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 300000)"
-        " SELECT max(x) FROM n"
-    )
+    slow = """
+        WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 300000)
+        SELECT max(x) FROM n
+    """
     asking = asyncio.create_task(connection.cursor().execute(slow))
     await asyncio.sleep(0)
     asking.cancel()
@@ -168,21 +172,19 @@ async def test_a_caller_that_is_cancelled_leaves_the_connection_usable(
 
 async def test_a_connection_that_is_closed_ends_its_thread(tmp_path: Path) -> None:
     """And until then it must not keep the process alive."""
-    connection: Any = await driver.connect(str(tmp_path / "some.db"))
+    connection: Opened = await driver.connect(str(tmp_path / "some.db"))
     thread = connection._thread  # noqa: SLF001  # nobody else needs it
     assert (True, True) == (thread.is_alive(), thread.daemon)
     await connection.close()
     await asyncio.to_thread(thread.join, 5)
 
     assert not thread.is_alive()
-    with pytest.raises(ValueError, match=r"closed|no active"):
+    with pytest.raises(ValueError, match="no active connection"):
         await connection.cursor().execute("SELECT 1")
 
 
 async def test_a_store_that_is_closed_leaves_no_thread(store_url: str) -> None:
     """Of neither engine, however many connections there were."""
-    import threading  # noqa: PLC0415
-
     before = set(threading.enumerate())
     database = await Database.open(store_url)
     async with database.read() as one, database.read() as two, database.write(durable=False):

@@ -424,21 +424,26 @@ async def test_a_store_whose_file_is_gone_writes_no_more(store_url: str, becomes
     await database.close()
 
 
+KILLED = """
+import asyncio, os, signal
+import sqlalchemy as sa
+from batchwatch.store import Database
+
+async def work():
+    database = await Database.open({url!r})
+    async with database.{way} as connection:
+        row = dict(name="default", started_at=0, baseline_done=0)
+        await connection.execute(sa.insert(sa.table("watches", *map(sa.column, row))), row)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(work())
+"""
+
+
 @pytest.mark.parametrize("way", ["write(durable=False)", "write_one()", "write()"])
 async def test_what_is_committed_is_there_after_a_kill(store_url: str, way: str) -> None:
     """Also what does not wait for the disk: the log is the kernel's, whatever becomes of us."""
-    script = (
-        "import asyncio, os, signal\n"
-        "import sqlalchemy as sa\n"
-        "from batchwatch.store import Database\n"
-        "async def work():\n"
-        f"    database = await Database.open({store_url!r})\n"
-        f"    async with database.{way} as connection:\n"
-        '        await connection.execute(sa.text("INSERT INTO watches (name, started_at,"\n'
-        "            \" baseline_done) VALUES ('default', 0, 0)\"))\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "asyncio.run(work())\n"
-    )
+    script = KILLED.format(url=store_url, way=way)
     killed = await asyncio.create_subprocess_exec(sys.executable, "-c", script, cwd=ROOT)
     assert -signal.SIGKILL == await killed.wait()
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 
 from batchwatch.domain.batch import PENDING, RUNNING, WatchName
 from batchwatch.domain.delivery import Attempt, DeliveryId, Settled, State
@@ -32,8 +33,8 @@ WATCHES: dict[str, tuple[int, float | None, str | None]] = {  # failures, since,
 
 
 def insert(raw: sqlite3.Connection, table: str, **row: Any) -> None:
-    marks = ", ".join("?" * len(row))
-    raw.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", [*row.values()])
+    statement = sa.insert(sa.table(table, *map(sa.column, row)))
+    raw.execute(str(statement.compile(dialect=sqlite.dialect())), [*row.values()])
 
 
 def micros(second: float) -> int:

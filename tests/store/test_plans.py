@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
 from dataclasses import replace
@@ -86,8 +87,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(params=["as it grew", "with statistics"])
 async def full(path: Path, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     """A copy of such a store."""
-    copy = tmp_path / "batchwatch.db"
-    copy.write_bytes(path.read_bytes())
+    copy = shutil.copy(path, tmp_path)
     database = await Database.open(f"sqlite+aiosqlite:///{copy}")
     if request.param == "with statistics":
         await database.tidy()

@@ -52,6 +52,11 @@ def settings(receiver: Receiver, folder: Path, **more: str) -> dict[str, str]:
     } | more
 
 
+def written(folder: Path) -> dict[str, int]:
+    """When each file in ``folder`` was written."""
+    return {one.name: one.stat().st_mtime_ns for one in folder.iterdir()}
+
+
 async def test_a_test_is_an_event_like_any_other(receiver: Receiver, tmp_path: Path) -> None:
     """Signed, with its own id, and told in a line; nothing of it is kept."""
     environ = settings(receiver, tmp_path)
@@ -66,7 +71,7 @@ async def test_a_test_is_an_event_like_any_other(receiver: Receiver, tmp_path: P
     for result in results:
         mark, name, *rest = result.stdout.splitlines()[0].split()
         assert (0, "✓", "hook", ["HTTP", "200"]) == (result.exit_code, mark, name, rest[:2])
-    assert [] == list(tmp_path.iterdir())
+    assert {} == written(tmp_path)
 
 
 async def test_a_test_of_a_channel_is_a_message(receiver: Receiver, tmp_path: Path) -> None:
@@ -154,7 +159,7 @@ async def test_an_endpoint_that_is_not_set_is_told_with_those_that_are(
     assert (2, "") == (result.exit_code, result.stdout)
     assert "there is no endpoint hok; those that are set: hook, chat" in result.stderr
     assert [] == receiver.received
-    assert [] == list(tmp_path.iterdir())
+    assert {} == written(tmp_path)
 
 
 async def owed(folder: Path) -> None:
@@ -186,11 +191,11 @@ async def test_endpoints_are_listed_with_what_they_are_owed(
 async def test_to_list_endpoints_changes_nothing(receiver: Receiver, tmp_path: Path) -> None:
     """Not even beside the file."""
     await owed(tmp_path)
-    before = {one.name: one.stat().st_mtime_ns for one in tmp_path.iterdir()}
+    before = written(tmp_path)
 
     await calls(settings(receiver, tmp_path), "endpoints")
 
-    assert before == {one.name: one.stat().st_mtime_ns for one in tmp_path.iterdir()}
+    assert before == written(tmp_path)
 
 
 async def test_what_is_disabled_already_or_not_disabled_is_said(
