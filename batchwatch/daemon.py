@@ -119,7 +119,10 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
 
         async def troubles() -> Troubles:
             ailing = {f"endpoint {name}": why for name, why in dispatcher.troubles().items()}
-            return Troubles(grave=await _troubles(watchers, views), ailing=ailing)
+            grave = await _troubles(watchers, views)
+            if dispatcher.store_trouble:
+                grave.setdefault("store", dispatcher.store_trouble)
+            return Troubles(grave=grave, ailing=ailing)
 
         url = await stack.enter_async_context(
             serve(

@@ -80,6 +80,11 @@ class Metrics:
         self.endpoint_state = gauge(
             "endpoint_state", "How it is: 0 well, 1 held back and probed, 2 disabled.", "endpoint"
         )
+        self.store_failures = counter(
+            "store_failures_total",
+            "Claims and acknowledgements that the store did not take.",
+            "kind",
+        )
         self.dead = counter("deliveries_dead_total", "Deliveries given up.", "endpoint")
         self.delivery_latency = histogram(
             "delivery_latency_seconds",

@@ -65,7 +65,7 @@ class Dispatcher:
         self._something = asyncio.Event()  # there is something to write, or nothing more will come
         self._room = asyncio.Event()  # there is not too much to write
         self._room.set()
-        self._store_fails = False
+        self.store_trouble: str | None = None  # why the last write failed, if it did
 
     async def run(self) -> None:
         """Deliver until :meth:`stop`; then finish what is being sent, write it, and return."""
@@ -207,12 +207,13 @@ class Dispatcher:
                 self._lanes[name].take_over(kept)  # a command was there first
 
     def store_failed(self, event: str, error: StoreError, **more: object) -> None:
-        """Say so; the first of a row is an error, the others are counted by the store's metric."""
-        (log.debug if self._store_fails else log.error)(event, reason=str(error), **more)
-        self._store_fails = True
+        """Say so; the first of a row is an error, the others are counted."""
+        (log.debug if self.store_trouble else log.error)(event, reason=str(error), **more)
+        self.store_trouble = str(error)
+        self.metrics.store_failures.labels(event).inc()
 
     def store_works(self) -> None:
         """Say so, if it did not before."""
-        if self._store_fails:
+        if self.store_trouble:
             log.info("store.recovered")
-        self._store_fails = False
+        self.store_trouble = None

@@ -32,7 +32,7 @@ log = get_logger()
 PAGE: Final = 400  # deliveries to a claim
 LEASE_MARGIN: Final = 60.0  # seconds beyond the tries that a claim may have to wait for
 RECHECK: Final = 60.0  # seconds; the safety net under the signal
-PAUSE_LIMIT: Final = 3600.0  # seconds that one answer may hold back a whole endpoint
+PAUSE_LIMIT: Final = 600.0  # seconds that one answer may hold back a whole endpoint
 STORE_PAUSE: Final = 1.0  # seconds before the store is tried again
 REMEMBER: Final = 60.0  # seconds of failure after which its record is written again
 _DEBUG: Final = 10
@@ -93,6 +93,9 @@ class Lane:
             return "nobody can be reached from here; it is tried every few seconds"
         if self._breaker.is_open:
             return f"held back, and probed every half minute: {record.reason}"
+        pause = self._paused_until - self._clock.monotonic()
+        if pause > 0:
+            return f"it asked to be left alone for another {pause:.0f} s (Retry-After)"
         return f"failing: {record.reason}" if record.told is not None and self._failing else None
 
     def take_over(self, record: Record | None) -> None:
@@ -102,6 +105,7 @@ class Lane:
             return  # we know more of it
         if self._record.disabled_at is not None and record.disabled_at is None:
             self._breaker = Breaker()
+            self._paused_until = 0.0  # whoever enables it knows that it may be sent to
         self._record = record
         self._failed_at = None
         self._written_for = record.failing_for
@@ -259,7 +263,11 @@ class Lane:
         if failure is Failure.RATE_LIMITED and attempt.retry_after:
             # The limit is the receiver's, not this delivery's: the others wait as well.
             until = now + min(attempt.retry_after, PAUSE_LIMIT)
-            self._paused_until = max(self._paused_until, until)
+            if until > self._paused_until:
+                self._paused_until = until
+                log.warning(
+                    "endpoint.paused", endpoint=self.endpoint.name, seconds=round(until - now)
+                )
         was_open = self._breaker.is_open
         if failure is Failure.OFFLINE:
             self._breaker.offline(now, probe=probe)

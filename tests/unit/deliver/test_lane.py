@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -219,6 +220,48 @@ async def test_a_receiver_that_cannot_be_reached_while_others_can_is_at_fault(
         await store.outbox.until_written(1)
 
     assert ["dead"] == await store.states()
+
+
+async def test_a_pause_that_a_receiver_asks_for_is_seen_and_ends_with_enable(
+    store: Store, clock: ManualClock
+) -> None:
+    """One answer may hold back the whole endpoint; whoever knows better can end that."""
+    await store.see("bat-1", "bat-2")
+    desk = Desk(concurrency=1)
+    desk.answers = [refused(Failure.RATE_LIMITED, retry_after=500)]
+
+    async with dispatching(store, clock, desk) as dispatcher:
+        await store.outbox.until_written(1)
+        assert "asked to be left alone for another 500 s" in dispatcher.troubles()[HOOK]
+        now = clock.now()
+        await store.endpoints.change(HOOK, lambda record: record.disabled("me", now=now))
+        await dispatcher.reload()
+        await store.endpoints.change(HOOK, lambda record: (record.enabled(), None))
+        await dispatcher.reload()
+        await desk.until(2)
+
+    assert "bat-2" == desk.told[-1]
+
+
+async def test_that_nothing_can_be_written_is_no_secret(store: Store, clock: ManualClock) -> None:
+    """Whatever the watches say: they may have nothing to write for a while."""
+    await store.see("bat-1")
+    metrics = Metrics()
+
+    async with dispatching(store, clock, Desk(), metrics=metrics) as dispatcher:
+        store.outbox.is_full_for_results = True
+        await store.outbox.until_refused(1)
+        while dispatcher.store_trouble is None:
+            await asyncio.sleep(0)
+        assert "make room" in dispatcher.store_trouble
+        assert metrics.registry.get_sample_value(
+            "batchwatch_store_failures_total", {"kind": "deliveries.unwritten"}
+        )
+        store.outbox.is_full_for_results = False
+        clock.advance(await asleep(clock))
+        await store.outbox.until_written(1)
+        while dispatcher.store_trouble is not None:
+            await asyncio.sleep(0)
 
 
 async def test_a_rate_is_kept_evenly(store: Store, clock: ManualClock) -> None:

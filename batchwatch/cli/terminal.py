@@ -1,0 +1,100 @@
+"""How all commands read what they are given, speak, and end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from batchwatch.settings import Settings
+    from batchwatch.settings.kinds import Kind
+
+
+_T = TypeVar("_T")
+
+
+Config = Annotated[
+    str | None,
+    typer.Option("--config", "-c", metavar="FILE", help="A YAML file with settings."),
+]
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def settings_of(config: str | None, *, for_run: bool = True) -> Settings:
+    """What is set; what is wrong with it ends the command. ``for_run`` asks for all of it."""
+    from batchwatch.settings import SettingsError, load  # noqa: PLC0415
+
+    try:
+        return load(config, for_run=for_run)
+    except SettingsError as error:
+        fail(str(error), code=2)
+
+
+def read(name: str, kind: Kind[_T], text: str) -> _T:
+    """``text`` as a setting of this kind would read it; wrong ones are told in the same way."""
+    from batchwatch.settings.problems import Invalid, Problem  # noqa: PLC0415
+
+    try:
+        return kind.parse(text)
+    except Invalid as wrong:
+        fail(str(Problem(name, wrong.given, wrong.expected, wrong.fix)), code=2)
+
+
+def known_endpoint(settings: Settings, name: str) -> None:
+    """End the command if there is no such endpoint."""
+    if name not in settings.endpoints:
+        names = ", ".join(settings.endpoints) or "none"
+        fail(f"there is no endpoint {name}; those that are set: {names}", code=2)
+
+
+def until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
+    """Run ``work`` with an event that the first SIGTERM or Ctrl-C sets; the second is not kind."""
+
+    async def supervised() -> _T:
+        stop = asyncio.Event()
+
+        def on_signal() -> None:
+            if stop.is_set():
+                os._exit(130)  # everything that matters is in the store
+            stop.set()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
+        return await work(stop)
+
+    return asyncio.run(supervised())
+
+
+def print_json(value: object) -> None:
+    """For programs, on several lines: people read it, too."""
+    import msgspec  # noqa: PLC0415
+
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    typer.echo(text)
+
+
+def say_finding(verdict: str, part: str, text: str) -> None:
+    """A line of a report: a mark, what it is about, and how that is."""
+    mark, colour = {
+        "ok": ("✓", typer.colors.GREEN),
+        "warning": ("!", typer.colors.YELLOW),
+        "wrong": ("✗", typer.colors.RED),
+    }[verdict]
+    if not os.environ.get("NO_COLOR"):  # https://no-color.org
+        mark = typer.style(mark, fg=colour, bold=True)
+    typer.echo(f"{mark} {part:<20} {text}")
+
+
+def fail(text: str, *, code: int = 1) -> NoReturn:
+    """Say what is wrong and what to do, and end the command."""
+    typer.echo(f"batchwatch: {text}", err=True)
+    raise typer.Exit(code)
