@@ -100,7 +100,7 @@ class Dispatcher:
         for name, lane in self._lanes.items():
             if name not in self._noted:  # else it is newer than what was read
                 lane.take_over(records.get(name))
-            lane.wake()
+            lane.look_again()
         return True
 
     async def release(self) -> int:

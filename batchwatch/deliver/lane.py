@@ -31,6 +31,7 @@ log = get_logger()
 
 PAGE: Final = 400  # deliveries to a claim
 LEASE_MARGIN: Final = 60.0  # seconds beyond the tries that a claim may have to wait for
+TICK: Final = 0.001  # seconds later than need be, lest it be a moment too early
 RECHECK: Final = 60.0  # seconds; the safety net under the signal
 PAUSE_LIMIT: Final = 600.0  # seconds that one answer may hold back a whole endpoint
 STORE_PAUSE: Final = 1.0  # seconds before the store is tried again
@@ -60,12 +61,14 @@ class Lane:
         self._freed = asyncio.Event()
         self._lease = LEASE_MARGIN + 3 * endpoint.timeout
         self._takes = endpoint.timeout  # seconds that a try takes, on average of the last ones
+        self._next_due: float | None = 0.0  # monotonic; past: the store knows; None: there is none
         self._next_slot = 0.0  # monotonic; when the rate limit lets the next one go
         self._paused_until = 0.0  # monotonic; the receiver asked for it
         self._breaker = Breaker()
         self._record = self._well = Record(endpoint.name)
         self._failed_at: float | None = None  # monotonic, the last failure in a row
         self._written_for = 0.0  # seconds of failure, when its record was written
+        self._takes_some = False  # since the start, or since it was held back
         self._failing = False
         self._tells_all = log.is_enabled_for(_DEBUG)
         metrics = dispatcher.metrics
@@ -83,6 +86,11 @@ class Lane:
         """Look again at what there is to do."""
         self._signal.set()
         self._freed.set()
+
+    def look_again(self) -> None:
+        """A command may have made something due."""
+        self._next_due = 0.0
+        self.wake()
 
     def trouble(self) -> str | None:
         """Why the endpoint is not well, if it is not."""
@@ -148,9 +156,10 @@ class Lane:
             pace = min(pace, self.endpoint.rate)
         triable = max(1, int(pace * self._lease / 2))
         sent = min(self.endpoint.concurrency, triable)
-        ahead = min(PAGE, triable)
+        # Nothing at hand for one that has taken nothing yet: it would only have to go back.
+        ahead = min(PAGE, triable) if self._takes_some else 0
         # To claim again for each that is done would cost more than to send it.
-        self._enough = sent + ahead // 2
+        self._enough = sent - 1 + ahead // 2
         return sent + ahead - self._at_hand if self._lacks else 0
 
     @property
@@ -169,14 +178,27 @@ class Lane:
                 self._queue.put_nowait(delivery)
             if len(page) == limit:
                 return 0.0
-            due_in = await self._outbox.due_in(self.endpoint.name)
+            return await self._until_due()
         except StoreError as error:
             self._dispatcher.store_failed("claim.failed", error, endpoint=self.endpoint.name)
             return STORE_PAUSE
         except Exception:
             log.exception("claim.broke", endpoint=self.endpoint.name)
             return RECHECK
-        return RECHECK if due_in is None else max(0.0, due_in)
+
+    async def _until_due(self) -> float:
+        """Seconds until a delivery is due that is not due now; the store is asked if need be."""
+        now = self._clock.monotonic()
+        if self._next_due is not None and self._next_due <= now:
+            self._next_due = None
+            due_in = await self._outbox.due_in(self.endpoint.name)
+            if due_in is not None:
+                self._is_due(now + max(0.0, due_in))
+        return RECHECK if self._next_due is None else max(0.0, self._next_due - now)
+
+    def _is_due(self, moment: float) -> None:
+        moment += TICK
+        self._next_due = moment if self._next_due is None else min(moment, self._next_due)
 
     async def _give_back(self) -> None:
         """Undo the claims of what is not to be sent now."""
@@ -206,6 +228,8 @@ class Lane:
             self._takes += (self._clock.monotonic() - begun - self._takes) / 8
             self._sending -= 1
             self._judge(settled.attempt, probe=probe)
+            if settled.state is State.PENDING:
+                self._is_due(self._clock.monotonic() + settled.due_in)
             self._tell(settled)
             await self._dispatcher.done(settled)
             self._at_hand -= 1
@@ -277,6 +301,7 @@ class Lane:
             self._breaker.abandoned(probe=probe)
         else:
             self._breaker.ended(now, failed=failure is not None, probe=probe)
+        self._takes_some = not self._breaker.is_open and (self._takes_some or failure is None)
         if self._breaker.is_open is not was_open:
             what = "endpoint.held_back" if self._breaker.is_open else "endpoint.resumed"
             log.warning(what, endpoint=self.endpoint.name, reason=attempt.detail)

@@ -86,11 +86,6 @@ class WatchedOutbox(Outbox):
         async with self._changed:
             await self._changed.wait_for(lambda: len(self.given_back) >= count)
 
-    async def until_something_is_due(self) -> None:
-        """Wait until somebody has learnt when to look again."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: any(one is not None for one in self.due))
-
     async def until_refused(self, count: int) -> None:
         """Wait until so many writes have failed."""
         async with self._changed:

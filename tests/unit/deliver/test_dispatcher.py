@@ -13,7 +13,7 @@ from batchwatch.domain.delivery import Failure
 from batchwatch.metrics import Metrics
 from batchwatch.store.outbox import LEASE
 from tests.support.builders import at
-from tests.unit.deliver.outbox import HOOK, OTHER, Desk, Store, asleep, dispatching, refused
+from tests.unit.deliver.outbox import HOOK, OTHER, TAKEN, Desk, Store, asleep, dispatching, refused
 
 if TYPE_CHECKING:
     from batchwatch.domain.delivery import Attempt, Claimed
@@ -188,17 +188,17 @@ async def test_while_a_rate_limit_lasts_nothing_is_kept_from_who_comes_next(
     store: Store, clock: ManualClock
 ) -> None:
     """What was claimed is given back, so that a lease never ends in a queue."""
-    await store.see("bat-1", "bat-2", "bat-3")
+    await store.see("bat-1", "bat-2", "bat-3", "bat-4")
     desk = Desk(concurrency=1)
-    desk.answers = [refused(Failure.RATE_LIMITED, retry_after=3000)]
+    desk.answers = [TAKEN, refused(Failure.RATE_LIMITED, retry_after=3000)]
 
     async with dispatching(store, clock, desk):
         await store.outbox.until_given_back(1)
         clock.advance(LEASE.total_seconds() + 1)
         released = await store.outbox.release(())
 
-    assert (0, 1) == (released, len(desk.sent))
-    assert ["pending"] * 3 == await store.states()
+    assert (0, 2) == (released, len(desk.sent))
+    assert ["delivered", *["pending"] * 3] == await store.states()
 
 
 async def test_of_two_rate_limits_the_longer_counts(store: Store, clock: ManualClock) -> None:

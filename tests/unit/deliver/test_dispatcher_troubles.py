@@ -251,7 +251,7 @@ async def test_a_wall_clock_that_jumps_changes_no_pause(
     desk.answers = [refused()]
 
     async with dispatching(store, clock, desk):
-        await store.outbox.until_something_is_due()
+        await store.outbox.until_written(1)
         pause = await asleep(clock)
         clock.jump(jump)
         await store.see("bat-2")  # and what comes after it goes at once
