@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from benchmarks.progress import Progress
 
 CONCURRENCY: Final = 64
-COUNT: Final = 2_000  # notifications a turn, each of a batch of its own
+COUNT: Final = 8_000  # notifications a turn, each of a batch of its own
 ROUNDS: Final = 5
 PAGE: Final = 500  # batches to a commit when a store is filled
 PACE: Final = 100  # notifications a second, to see how long one takes

@@ -148,17 +148,6 @@ class Batches:
         async with self._database.read() as connection:
             return await self._read(connection, watch, ids)
 
-    async def active(self, watch: WatchName) -> dict[Status, int]:
-        """How many batches are active in each status."""
-        query = (
-            sa.select(batches.c.status, sa.func.count())
-            .where(batches.c.watch == watch, *_ACTIVE)
-            .group_by(batches.c.status)
-        )
-        async with self._database.read() as connection:
-            rows = await connection.execute(query)
-            return {Status(status): count for status, count in rows}
-
     async def due(self, watch: WatchName, *, seen: Collection[str]) -> list[Share]:
         """The active batches that are not among ``seen``, by status.
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from batchwatch.clock import Clock
     from batchwatch.domain.changes import Changes
     from batchwatch.domain.reconcile import Oddity
+    from batchwatch.domain.refresh import Share
     from batchwatch.domain.watch import Watch, WatchState, Work
     from batchwatch.llamacloud.client import LlamaCloud
     from batchwatch.llamacloud.wire import Page
@@ -60,6 +61,7 @@ class Pass:
     oddities: Counter[Oddity] = field(default_factory=Counter)
     requests: int = 0
     active: int | None = None  # batches that are followed, when they were counted
+    shares: Sequence[Share] = ()  # of the active batches, when they were counted
     seen_active: set[str] = field(default_factory=set)  # of those seen, the ones not terminal
 
     def has_shown_all(self) -> bool:
@@ -275,7 +277,9 @@ class Poller:
 
     async def _sweep(self, this: Pass) -> None:
         """List the active batches by status, where that is cheaper than a GET for each."""
-        shares = await self._batches.due(self.watch.name, seen=this.seen)
+        shares = this.shares  # of all that are active; where the pass has shown none, the same
+        if this.seen_active:
+            shares = await self._batches.due(self.watch.name, seen=this.seen)
         for sweep in plan_refresh(shares, page_size=self._full_page or PAGE_SIZE):
             pages = self.cloud.list_batches(
                 status=sweep.status,
@@ -454,9 +458,9 @@ class Poller:
             this.oddities.update(changes.oddities)
 
     async def _count_active(self, this: Pass) -> None:
-        active = await self._batches.active(self.watch.name)
-        this.active = sum(active.values())
-        counts = {str(status): count for status, count in active.items() if status.is_known}
+        this.shares = await self._batches.due(self.watch.name, seen=())
+        this.active = sum(share.due for share in this.shares)
+        counts = {str(share.status): share.due for share in this.shares if share.status.is_known}
         counts["other"] = this.active - sum(counts.values())
         for status in (*map(str, NON_TERMINAL), "other"):
             self._metrics.batches.labels(self.watch.name, status).set(counts.get(status, 0))

@@ -154,7 +154,7 @@ async def claim_and_settle(store: Store) -> None:
 Ask = Callable[[Store], Awaitable[object]]
 SEEN = ["bat-0", "bat-10"]
 QUESTIONS: dict[str, tuple[Ask, Plan]] = {
-    "active": (lambda s: s.batches.active(WATCH), {"batches: ix_batches_active"}),
+    "active": (lambda s: s.batches.due(WATCH, seen=()), {"batches: ix_batches_active"}),
     "due": (lambda s: s.batches.due(WATCH, seen=SEEN), {"batches: ix_batches_active"}),
     "unseen": (lambda s: s.batches.unseen(WATCH, seen=SEEN), {"batches: ix_batches_active"}),
     "news": (lambda s: s.batches.news(WATCH, {"bat-1": "x"}), {"batches: key"}),
