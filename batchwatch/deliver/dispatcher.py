@@ -170,6 +170,9 @@ class Dispatcher:
                 return
             log.exception("delivery.unwritable", delivery_id=group[0].delivery.id)
             await self._give_up(group[0])
+        for one in group:
+            if one.state is State.PENDING:
+                self._lanes[one.delivery.endpoint].is_to_retry(one.due_in)
         self._group = min(GROUP, self._group * 2)
         del self._settled[: len(group)]
         self.held.difference_update(one.delivery.id for one in group)

@@ -87,6 +87,11 @@ class Lane:
         self._signal.set()
         self._freed.set()
 
+    def is_to_retry(self, due_in: float) -> None:
+        """It stands in the store that a delivery is due again in so many seconds."""
+        self._is_due(self._clock.monotonic() + due_in)
+        self._signal.set()
+
     def look_again(self) -> None:
         """A command may have made something due."""
         self._next_due = 0.0
@@ -180,9 +185,11 @@ class Lane:
                 return 0.0
             return await self._until_due()
         except StoreError as error:
+            self._next_due = 0.0
             self._dispatcher.store_failed("claim.failed", error, endpoint=self.endpoint.name)
             return STORE_PAUSE
         except Exception:
+            self._next_due = 0.0
             log.exception("claim.broke", endpoint=self.endpoint.name)
             return RECHECK
 
@@ -228,8 +235,6 @@ class Lane:
             self._takes += (self._clock.monotonic() - begun - self._takes) / 8
             self._sending -= 1
             self._judge(settled.attempt, probe=probe)
-            if settled.state is State.PENDING:
-                self._is_due(self._clock.monotonic() + settled.due_in)
             self._tell(settled)
             await self._dispatcher.done(settled)
             self._at_hand -= 1

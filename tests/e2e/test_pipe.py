@@ -42,6 +42,7 @@ async def test_a_lively_project_is_told_whole_and_in_order(tmp_path: Path) -> No
             tmp_path,
             BATCHWATCH_ENDPOINTS__CHAT__URL=f"{receiver.url}/chat",
             BATCHWATCH_ENDPOINTS__CHAT__TYPE="slack",
+            BATCHWATCH_ENDPOINTS__CHAT__RATE_LIMIT="1000/s",
         )
         async with running(environ):
             await receiver.until(ended(24))

@@ -144,6 +144,26 @@ async def test_an_empty_schedule_is_one_try(store: Store, clock: ManualClock) ->
     assert (1, ["dead"]) == (len(desk.sent), await store.states())
 
 
+async def test_a_retry_that_is_due_before_its_failure_is_written_is_not_forgotten(
+    store: Store, clock: ManualClock
+) -> None:
+    """The store may be slow, or full for a while; the pause begins when it has been written."""
+    await store.see("bat-1")
+    desk = Desk(schedule=(5.0,))
+    desk.answers = [refused()]
+
+    async with dispatching(store, clock, desk):
+        store.outbox.is_full_for_results = True
+        await store.outbox.until_refused(1)
+        clock.advance(30)
+        store.outbox.is_full_for_results = False
+        await store.outbox.until_written(1)
+        clock.advance(await asleep(clock, at_most=7))
+        await desk.until(2)
+
+    assert ["delivered"] == await store.states()
+
+
 @pytest.mark.parametrize("failure", [Failure.REFUSED, Failure.UNUSABLE])
 async def test_a_failure_that_is_final_is_not_tried_again(
     failure: Failure, store: Store, clock: ManualClock
