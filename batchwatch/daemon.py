@@ -35,6 +35,7 @@ from batchwatch.watch.watcher import Watcher
 from batchwatch.web.server import Troubles, serve
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
@@ -79,11 +80,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             endpoint_of(
                 name,
                 configured,
-                connections.sender(
-                    guard_of(configured),
-                    tls=contexts.get(name),
-                    proxy=configured.proxy.get_secret_value() if configured.proxy else None,
-                ),
+                sender_of(configured, connections, tls=contexts.get(name)),
                 clock,
             )
             for name, configured in settings.endpoints.items()
@@ -284,6 +281,14 @@ def headers_of(settings: WebhookSettings) -> dict[str, str]:
     if settings.bearer_token:
         headers["authorization"] = f"Bearer {settings.bearer_token.get_secret_value()}"
     return headers
+
+
+def sender_of(
+    settings: EndpointSettings, connections: Connections, *, tls: ssl.SSLContext | None
+) -> Sender:
+    """What reaches an endpoint, by its rules."""
+    proxy = settings.proxy.get_secret_value() if settings.proxy else None
+    return connections.sender(guard_of(settings), tls=tls, proxy=proxy)
 
 
 def endpoint_of(name: str, settings: EndpointSettings, sender: Sender, clock: Clock) -> Endpoint:

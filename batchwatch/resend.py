@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from batchwatch.daemon import endpoint_of, guard_of, router_of
+from batchwatch.daemon import endpoint_of, router_of, sender_of
 from batchwatch.deliver.connections import Connections
 from batchwatch.domain.batch import EndpointName
 from batchwatch.domain.delivery import Claimed, DeliveryId
@@ -112,11 +112,7 @@ async def send_test(settings: Settings, name: str, clock: Clock) -> Attempt:
     contexts = tls_contexts(settings)
     event = a_test_of(EndpointName(name), now=clock.now())
     async with Connections(clock) as connections:
-        sender = connections.sender(
-            guard_of(configured),
-            tls=contexts.get(name),
-            proxy=configured.proxy.get_secret_value() if configured.proxy else None,
-        )
+        sender = sender_of(configured, connections, tls=contexts.get(name))
         endpoint = endpoint_of(name, configured, sender, clock)
         return await endpoint.send(
             Claimed(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from batchwatch.deliver.lane import Lane
+from batchwatch.deliver.lane import STORE_PAUSE, Lane
 from batchwatch.domain.delivery import Attempt, Failure, Settled, State
 from batchwatch.log import get_logger
 from batchwatch.store import StoreError
@@ -32,7 +32,6 @@ log = get_logger()
 GROUP: Final = 400  # acknowledgements to a commit; more gains nothing
 GATHER: Final = 0.02  # seconds that a commit waits for more, while more is under way
 UNWRITTEN_LIMIT: Final = 1_000  # tries that may be done and not yet written
-STORE_PAUSE: Final = 1.0  # seconds before the store is tried again
 SILENCE: Final = 120.0  # seconds; LlamaCloud alone is heard more often
 
 
@@ -170,9 +169,10 @@ class Dispatcher:
                 return
             log.exception("delivery.unwritable", delivery_id=group[0].delivery.id)
             await self._give_up(group[0])
-        for one in group:
-            if one.state is State.PENDING:
-                self._lanes[one.delivery.endpoint].is_to_retry(one.due_in)
+        else:
+            for one in group:
+                if one.state is State.PENDING:
+                    self._lanes[one.delivery.endpoint].is_to_retry(one.due_in)
         self._group = min(GROUP, self._group * 2)
         del self._settled[: len(group)]
         self.held.difference_update(one.delivery.id for one in group)

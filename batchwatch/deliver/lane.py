@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 from dataclasses import replace
@@ -36,7 +37,6 @@ RECHECK: Final = 60.0  # seconds; the safety net under the signal
 PAUSE_LIMIT: Final = 600.0  # seconds that one answer may hold back a whole endpoint
 STORE_PAUSE: Final = 1.0  # seconds before the store is tried again
 REMEMBER: Final = 60.0  # seconds of failure after which its record is written again
-_DEBUG: Final = 10
 
 
 class Lane:
@@ -70,7 +70,7 @@ class Lane:
         self._written_for = 0.0  # seconds of failure, when its record was written
         self._takes_some = False  # since the start, or since it was held back
         self._failing = False
-        self._tells_all = log.is_enabled_for(_DEBUG)
+        self._tells_all = log.is_enabled_for(logging.DEBUG)
         metrics = dispatcher.metrics
         self._delivered = metrics.attempts.labels(endpoint.name, "delivered")
         self._latency = metrics.delivery_latency.labels(endpoint.name)

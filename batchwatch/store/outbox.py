@@ -226,7 +226,6 @@ class Outbox:
             done = (await connection.execute(self._statements.replay, some)).rowcount
             await self._put_in_order(connection, some)
             await self._database.nudge(connection)
-        self.signal_all()
         return done
 
     async def due_in(self, endpoint: EndpointName) -> float | None:

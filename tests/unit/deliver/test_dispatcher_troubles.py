@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from batchwatch.deliver import dispatcher as module
+from batchwatch.deliver.lane import STORE_PAUSE
 from batchwatch.domain.batch import RUNNING
 from batchwatch.metrics import Metrics
 from batchwatch.store.outbox import LEASE
@@ -102,10 +103,10 @@ async def test_what_cannot_be_written_is_kept_and_written_later(
             desk.is_free.set()
             for times in (1, 2, 3):
                 await store.outbox.until_refused(times)
-                clock.advance(await asleep(clock, at_most=module.STORE_PAUSE))
+                clock.advance(await asleep(clock, at_most=STORE_PAUSE))
             unwritten = await store.states()
             store.outbox.is_full = False
-            clock.advance(await asleep(clock, at_most=module.STORE_PAUSE))
+            clock.advance(await asleep(clock, at_most=STORE_PAUSE))
             await store.outbox.until_written(3)
 
     assert ["in_flight"] * 3 == unwritten
@@ -133,7 +134,7 @@ async def test_what_could_not_be_written_before_a_stop_is_written_before_the_end
         await store.outbox.until_refused(1)
         dispatcher.stop()
         store.outbox.is_full = False
-        clock.advance(await asleep(clock, at_most=module.STORE_PAUSE))
+        clock.advance(await asleep(clock, at_most=STORE_PAUSE))
 
     assert ["delivered"] == await store.states()
 
@@ -154,7 +155,7 @@ async def test_what_is_kept_past_its_lease_is_still_not_sent_again(
         clock.advance(LEASE.total_seconds() + 1)
         released = await dispatcher.release()
         store.outbox.is_full = False
-        clock.advance(await asleep(clock, at_most=module.STORE_PAUSE))
+        clock.advance(await asleep(clock, at_most=STORE_PAUSE))
         await store.outbox.until_written(1)
 
     assert (0, 1, set()) == (released, len(desk.sent), dispatcher.held)
@@ -170,7 +171,7 @@ async def test_a_claim_that_fails_is_tried_again(store: Store, clock: ManualCloc
         async with dispatching(store, clock, desk):
             await store.outbox.until_refused(1)
             store.outbox.is_full = False
-            clock.advance(await asleep(clock, at_most=module.STORE_PAUSE))
+            clock.advance(await asleep(clock, at_most=STORE_PAUSE))
             await desk.until(1)
 
     (told,) = [one for one in logs if one["event"] == "claim.failed"]
@@ -197,11 +198,11 @@ async def test_sending_waits_when_too_much_is_unwritten(
         await desk.until(5)
         for times in range(1, 6):
             await store.outbox.until_refused(times)
-            clock.advance(await asleep(clock, at_most=module.STORE_PAUSE))
+            clock.advance(await asleep(clock, at_most=STORE_PAUSE))
         await store.outbox.until_refused(6)
         sent = len(desk.sent)
         store.outbox.is_full_for_results = False
-        clock.advance(await asleep(clock, at_most=module.STORE_PAUSE))
+        clock.advance(await asleep(clock, at_most=STORE_PAUSE))
         await store.outbox.until_written(20)
 
     assert sent <= 5 + desk.concurrency - 1  # the others were open when the limit was reached

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchwatch.deliver.dispatcher import STORE_PAUSE
+from batchwatch.deliver.lane import STORE_PAUSE
 from batchwatch.domain.batch import RUNNING
 from batchwatch.domain.delivery import Failure, Ours
 from batchwatch.domain.health import (
