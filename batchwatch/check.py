@@ -23,8 +23,8 @@ from batchwatch.settings.problems import SettingsError
 from batchwatch.settings.review import describe, warnings
 from batchwatch.settings.tls import tls_contexts
 from batchwatch.store import Database, StoreError, Views
-from batchwatch.store.engine import check_writable, file_of, holder_of
 from batchwatch.store.errors import SchemaTooOld
+from batchwatch.store.file import check_writable, file_of, holder_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence

@@ -310,7 +310,7 @@ def _confirm(what: str, *, can_ask: bool) -> None:
 
 
 def _by_whom(config: str | None) -> str:
-    from batchwatch.store.engine import file_of, holder_of  # noqa: PLC0415
+    from batchwatch.store.file import file_of, holder_of  # noqa: PLC0415
 
     file = file_of(settings_of(config, for_run=False).database_url.get_secret_value())
     runs = file is None or holder_of(file) is not None
