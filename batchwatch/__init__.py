@@ -3,7 +3,7 @@
 The pipeline, in order:
 
     llamacloud  asks the upstream API, within its rate limits
-    watch       discovers batches, looks again at the active ones, fetches results
+    watching    discovers batches, looks again at the active ones, fetches results
     domain      decides what truly changed, and which events that makes
     store       writes batches, transitions, events and deliveries in one transaction
     deliver     claims what the outbox owes, signs it, sends it, settles it

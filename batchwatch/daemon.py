@@ -30,8 +30,8 @@ from batchwatch.settings import SettingsError, WebhookSettings
 from batchwatch.settings.review import expired, warnings
 from batchwatch.settings.tls import tls_contexts
 from batchwatch.store import Batches, Database, Endpoints, Outbox, StoreError, Views, Watches
-from batchwatch.watch.poller import Poller
-from batchwatch.watch.watcher import Watcher
+from batchwatch.watching.poller import Poller
+from batchwatch.watching.watcher import Watcher
 from batchwatch.web.server import Troubles, serve
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from batchwatch.llamacloud.budget import Budget
 from batchwatch.llamacloud.client import LlamaCloud
 from batchwatch.metrics import Metrics
 from batchwatch.store import Batches, Database, Endpoints, Outbox, Views, Watches
-from batchwatch.watch.poller import Poller
+from batchwatch.watching.poller import Poller
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -27,7 +27,7 @@ from benchmarks.rounds import compared, ratio, steps, take_turns
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from batchwatch.watch.poller import Poller
+    from batchwatch.watching.poller import Poller
     from benchmarks.progress import Progress
     from benchmarks.results import Cell
 

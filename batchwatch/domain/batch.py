@@ -53,13 +53,16 @@ class FileOutcome:
     """What a batch's results say of one source file.
 
     Upstream documents three cases and a fourth was seen: a job, a mapping
-    error, both, or neither ("has no job reference yet").
+    error, both, or neither ("has no job reference yet"). What became of the
+    job is asked for afterwards.
     """
 
     source_directory_file_id: str
     job_type: str | None = None
     job_id: str | None = None
     error_message: str | None = None  # the mapping error, not the job's
+    job_status: str | None = None  # as it came; None: not seen yet
+    job_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,14 @@ class Results(StrEnum):
     GIVEN_UP = "given_up"  # upstream never gave them, however often it was asked
 
 
+class Settling(StrEnum):
+    """How far batchwatch is with the jobs behind a terminal batch's files."""
+
+    OPEN = "open"  # some may still run; asked for
+    SETTLED = "settled"  # each file's fate is known
+    GIVEN_UP = "given_up"  # the deadline has passed; of some files it is not known
+
+
 @dataclass(frozen=True, slots=True)
 class Doubt:
     """A status that upstream shows, and that nothing proves to be news."""
@@ -97,6 +108,18 @@ class Doubt:
     status: str
     since: datetime  # when it was first shown, and nothing else after it
     times: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """That a batch stays in its status for longer than it should, and who was told."""
+
+    since: datetime  # when it became so
+    rule: str  # which one fired
+    limit: float  # seconds in the status that the rule allows
+    told_at: datetime  # the last time
+    told: int  # how often
+    alone: bool  # by an event of its own; else as one of many
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +149,13 @@ class Batch:
     results_asks: int = 0
     results_due_at: datetime | None = None  # when to ask for them next
     doubt: Doubt | None = None
+    file_count: int | None = None  # known from its results
+    settling: Settling | None = None  # None: there is nothing to settle, or not yet
+    settle_asks: int = 0
+    settle_due_at: datetime | None = None  # when to ask for its jobs next
+    judge_at: datetime | None = None  # when to judge next whether it is stuck; None: never
+    grace: float = 0.0  # seconds in its status that do not count, for upstream was failing
+    stuck: Stuck | None = None
 
     @property
     def is_active(self) -> bool:

@@ -50,6 +50,8 @@ BATCH_STUCK: Final = "batch.stuck"
 BATCH_UNSTUCK: Final = "batch.unstuck"
 BATCH_VANISHED: Final = "batch.vanished"
 WATCH_FAILING: Final = "watch.failing"
+WATCH_SLOW: Final = "watch.slow"  # many batches are stuck
+WATCH_GAP: Final = "watch.gap"  # time that was not watched, and never can be
 WATCH_RECOVERED: Final = "watch.recovered"
 ENDPOINT_FAILING: Final = "endpoint.failing"
 ENDPOINT_DISABLED: Final = "endpoint.disabled"
@@ -66,6 +68,8 @@ EVENT_TYPES: Final = (
     BATCH_UNSTUCK,
     BATCH_VANISHED,
     WATCH_FAILING,
+    WATCH_SLOW,
+    WATCH_GAP,
     WATCH_RECOVERED,
     ENDPOINT_FAILING,
     ENDPOINT_DISABLED,

@@ -23,6 +23,8 @@ EVENT_TYPES = (
     "batch.unstuck",
     "batch.vanished",
     "watch.failing",
+    "watch.slow",
+    "watch.gap",
     "watch.recovered",
     "endpoint.failing",
     "endpoint.disabled",
@@ -31,7 +33,16 @@ EVENT_TYPES = (
     "endpoint.test",
 )
 # Names that are kept for later versions, so that settings made for those are valid here.
-NOT_SENT_YET = frozenset({"batch.settled", "batch.stuck", "batch.unstuck", "daemon.heartbeat"})
+NOT_SENT_YET = frozenset(
+    {
+        "batch.settled",
+        "batch.stuck",
+        "batch.unstuck",
+        "watch.slow",
+        "watch.gap",
+        "daemon.heartbeat",
+    }
+)
 
 
 class EventPattern(Word):

@@ -15,7 +15,9 @@ from batchwatch.domain.batch import (
     EventId,
     FileOutcome,
     Results,
+    Settling,
     Status,
+    Stuck,
     WatchName,
 )
 from batchwatch.domain.cadence import (
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 _KEY: Final = ("watch", "id")
 _DOUBT: Final = msgspec.json.Decoder(Doubt)
+_STUCK: Final = msgspec.json.Decoder(Stuck)
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Said twice: once as the index has it, once as a value that is looked up in it.
 _ACTIVE: Final = (sa.text("active"), batches.c.active == sa.true())
@@ -265,6 +268,8 @@ class Batches:
                 "job_type": one.job_type,
                 "job_id": one.job_id,
                 "error_message": one.error_message,
+                "job_status": one.job_status,
+                "job_error": one.job_error,
             }
             for batch_id, files in outcomes.items()
             for position, one in enumerate(files)
@@ -302,6 +307,13 @@ def _batch(row: sa.Row[Any]) -> Batch:
         results_asks=row.results_asks,
         results_due_at=row.results_due_at,
         doubt=None if row.doubt is None else _DOUBT.decode(row.doubt),
+        file_count=row.file_count,
+        settling=None if row.settling is None else Settling(row.settling),
+        settle_asks=row.settle_asks,
+        settle_due_at=row.settle_due_at,
+        judge_at=row.judge_at,
+        grace=row.grace,
+        stuck=None if row.stuck is None else _STUCK.decode(row.stuck),
     )
 
 
@@ -330,8 +342,19 @@ def _row(batch: Batch) -> dict[str, Any]:
         "results": None if batch.results is None else batch.results.value,
         "results_asks": batch.results_asks,
         "results_due_at": batch.results_due_at,
-        "doubt": None if batch.doubt is None else msgspec.json.encode(batch.doubt).decode(),
+        "doubt": _optional(batch.doubt),
+        "file_count": batch.file_count,
+        "settling": None if batch.settling is None else batch.settling.value,
+        "settle_asks": batch.settle_asks,
+        "settle_due_at": batch.settle_due_at,
+        "judge_at": batch.judge_at,
+        "grace": batch.grace,
+        "stuck": _optional(batch.stuck),
     }
+
+
+def _optional(value: Doubt | Stuck | None) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()
 
 
 def _transition_row(transition: Transition) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-HEAD: Final = "0002"  # the newest migration; a test holds it against the folder
+HEAD: Final = "0003"  # the newest migration; a test holds it against the folder
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -73,6 +73,8 @@ watches: Final = sa.Table(
     sa.Column("baseline_done", sa.Boolean, nullable=False),
     sa.Column("troubles", sa.Text, nullable=False, server_default="{}"),  # JSON: by work
     sa.Column("alarm", sa.Text),  # JSON
+    sa.Column("scope", sa.Text),  # JSON: what its key is asked for
+    sa.Column("slow", sa.Text),  # JSON: what `watch.slow` told of
 )
 
 # The ledger of time that was watched: passes that follow each other without a gap are one row.
@@ -85,6 +87,22 @@ coverage: Final = sa.Table(
     sa.Column("covered_to", Moment, nullable=False),
     sa.Column("passes", sa.Integer, nullable=False),
     sa.Index(None, "watch", "covered_to"),
+    sqlite_autoincrement=True,
+)
+
+# Time without a whole pass, and what became of it.
+gaps: Final = sa.Table(
+    "gaps",
+    metadata,
+    sa.Column("id", _Serial, primary_key=True),
+    sa.Column("watch", sa.Text, sa.ForeignKey("watches.name"), nullable=False),
+    sa.Column("gap_from", Moment, nullable=False),
+    sa.Column("gap_to", Moment, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("closed_at", Moment),  # when a pass listed it after all
+    sa.Column("found", sa.Integer),  # changes that this pass showed
+    sa.Index(None, "watch", "gap_to"),
     sqlite_autoincrement=True,
 )
 
@@ -115,6 +133,13 @@ batches: Final = sa.Table(
     sa.Column("results_asks", sa.Integer, nullable=False),
     sa.Column("results_due_at", Moment),
     sa.Column("doubt", sa.Text),  # JSON
+    sa.Column("file_count", sa.Integer),
+    sa.Column("settling", sa.Text),
+    sa.Column("settle_asks", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("settle_due_at", Moment),
+    sa.Column("judge_at", Moment),
+    sa.Column("grace", sa.Float, nullable=False, server_default="0"),  # seconds
+    sa.Column("stuck", sa.Text),  # JSON
     sa.Index(
         "ix_batches_active",
         "watch",
@@ -134,6 +159,27 @@ batches: Final = sa.Table(
         "watch",
         "vanished_at",
         sqlite_where=sa.text("vanished_at IS NOT NULL"),
+    ),
+    sa.Index(
+        "ix_batches_settle_due",
+        "watch",
+        "settle_due_at",
+        sqlite_where=sa.text("settle_due_at IS NOT NULL"),
+    ),
+    sa.Index(
+        "ix_batches_judged",
+        "watch",
+        "judge_at",
+        sqlite_where=sa.text("judge_at IS NOT NULL"),
+    ),
+    # What like batches took.
+    sa.Index(
+        "ix_batches_completed",
+        "watch",
+        "job_type",
+        "configuration_id",
+        "changed_at",
+        sqlite_where=sa.text("status = 'COMPLETED'"),
     ),
     sa.Index("ix_batches_changed", "changed_at"),
     sa.Index("ix_batches_id", "id"),
@@ -170,8 +216,39 @@ file_outcomes: Final = sa.Table(
     sa.Column("job_type", sa.Text),
     sa.Column("job_id", sa.Text),
     sa.Column("error_message", sa.Text),
+    sa.Column("job_status", sa.Text),
+    sa.Column("job_error", sa.Text),
     _of_a_batch(),
     sqlite_with_rowid=False,
+)
+
+# As their directories call them; asked for once, for those watches that want it.
+file_names: Final = sa.Table(
+    "file_names",
+    metadata,
+    sa.Column("watch", sa.Text, primary_key=True),
+    sa.Column("source_directory_file_id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Upstream webhooks that came, with a good signature: each event once.
+hints: Final = sa.Table(
+    "hints",
+    metadata,
+    sa.Column("id", _Serial, primary_key=True),
+    sa.Column("watch", sa.Text, nullable=False),
+    sa.Column("event_id", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("batch_id", sa.Text),
+    sa.Column("status", sa.Text),  # as it claims
+    sa.Column("sent_at", Moment),  # as it claims
+    sa.Column("received_at", Moment, nullable=False),
+    sa.Column("repeats", sa.Integer, nullable=False, server_default="0"),
+    sa.UniqueConstraint("watch", "event_id"),
+    sa.Index(None, "watch", "received_at"),
+    sa.Index(None, "batch_id"),
+    sqlite_autoincrement=True,
 )
 
 events: Final = sa.Table(

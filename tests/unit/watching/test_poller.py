@@ -14,7 +14,7 @@ from batchwatch.simulator.history import history
 from tests.support.clock import LeapClock
 
 if TYPE_CHECKING:
-    from tests.unit.watch.conftest import Standing
+    from tests.unit.watching.conftest import Standing
 
 LIFE = (("PENDING", 0.0), ("RUNNING", 10.0), ("COMPLETED", 60.0))
 FILES = (

@@ -13,9 +13,9 @@ from batchwatch.domain.cadence import REFUSALS_TO_ALARM, SILENCE_TO_ALARM
 from batchwatch.simulator import FileLife, Simulator, Switch, a_life
 from batchwatch.store import Watches
 from batchwatch.store.errors import StoreFull
-from batchwatch.watch.watcher import LOOK_EVERY
+from batchwatch.watching.watcher import LOOK_EVERY
 from tests.support.clock import EPOCH, ManualClock
-from tests.unit.watch.conftest import HOOK, Stand, Standing
+from tests.unit.watching.conftest import HOOK, Stand, Standing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

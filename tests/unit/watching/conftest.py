@@ -20,8 +20,8 @@ from batchwatch.llamacloud.client import LlamaCloud
 from batchwatch.llamacloud.errors import CloudError
 from batchwatch.metrics import Metrics
 from batchwatch.store import Batches, Database, Outbox, Views, Watches
-from batchwatch.watch.poller import Pass, Poller
-from batchwatch.watch.watcher import Watcher
+from batchwatch.watching.poller import Pass, Poller
+from batchwatch.watching.watcher import Watcher
 from tests.support.builders import WATCH
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from batchwatch.clock import Clock
     from batchwatch.metrics import Metrics
-    from batchwatch.watch.poller import Pass, Poller
+    from batchwatch.watching.poller import Pass, Poller
 
 log = get_logger()
 

@@ -23,8 +23,8 @@ from batchwatch.llamacloud.budget import Priority
 from batchwatch.llamacloud.client import PAGE_SIZE, can_be_asked
 from batchwatch.llamacloud.errors import CloudError, Unreachable, is_systemic
 from batchwatch.log import get_logger
-from batchwatch.watch.outcomes import Fetched, Fetcher, Tally
-from batchwatch.watch.report import Reporter
+from batchwatch.watching.fetcher import Fetched, Fetcher, Tally
+from batchwatch.watching.report import Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

@@ -22,7 +22,7 @@ from tests.support.clock import LeapClock
 from tests.unit.llamacloud.upstream import a_batch, a_page, serving
 
 if TYPE_CHECKING:
-    from tests.unit.watch.conftest import Stand, Standing
+    from tests.unit.watching.conftest import Stand, Standing
 
 FOR_EVER = 1e9
 ENDLESS = (("RUNNING", 0), ("COMPLETED", FOR_EVER))
