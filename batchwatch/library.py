@@ -16,14 +16,11 @@ import asyncio
 import logging
 import os
 import sys
-import tempfile
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import quote
 
 import msgspec
 import structlog
@@ -37,12 +34,13 @@ from batchwatch.domain.event import EVENT_TYPES
 from batchwatch.domain.routing import FOR_PROGRAMS, Router
 from batchwatch.metrics import Metrics
 from batchwatch.settings import Problem, SettingsError, load
-from batchwatch.store import Batches, Database, Endpoints, Outbox, Watches
+from batchwatch.store import Batches, Endpoints, Outbox, Watches
+from batchwatch.store.temporary import opened
 from batchwatch.watching.poller import Poller
 from batchwatch.watching.watcher import Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Sequence
+    from collections.abc import AsyncGenerator, Collection, Coroutine, Sequence
 
     from batchwatch.domain.delivery import Claimed
     from batchwatch.settings import Settings
@@ -176,24 +174,6 @@ async def watch(  # noqa: PLR0913  # each by its name, and none without a meanin
             dispatcher.stop()
             loop.close()
             await asyncio.gather(*working, return_exceptions=True)
-
-
-@asynccontextmanager
-async def opened(store: str | os.PathLike[str] | None) -> AsyncIterator[Database]:
-    """The store in this file, or one that is gone afterwards.
-
-    Raises :class:`~batchwatch.store.StoreError`, as when a daemon has it.
-    """
-    with tempfile.TemporaryDirectory(prefix="batchwatch-") as folder:
-        database = await Database.open(_url_of(store or Path(folder, "batchwatch.db")))
-        try:
-            yield database
-        finally:
-            await database.close()
-
-
-def _url_of(file: str | os.PathLike[str]) -> str:
-    return f"sqlite+aiosqlite:///{quote(str(Path(file).expanduser()))}"
 
 
 class _Loop:
