@@ -225,6 +225,9 @@ def watch_of(name: str, settings: WatchSettings) -> Watch:
         interval=settings.poll_interval,
         lookback=timedelta(seconds=settings.lookback),
         notify_backlog=settings.notify_backlog,
+        project_id=settings.project_id,
+        organization_id=settings.organization_id,
+        source_directory_id=settings.source_directory_id,
     )
 
 

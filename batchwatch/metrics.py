@@ -59,6 +59,14 @@ class Metrics:
         self.transitions = counter(
             "transitions_total", "Recorded changes of status.", "watch", "to_status"
         )
+        self.gaps = counter(
+            "coverage_gaps_total",
+            "Time without a whole pass, by its kind and by what became of it: closed by a later "
+            "listing, or left open.",
+            "watch",
+            "kind",
+            "outcome",
+        )
         self.oddities = counter(
             "oddities_total",
             "Answers from LlamaCloud that were not obeyed, or were strange.",

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from batchwatch.domain.cadence import backoff, next_poll, silence_allowed
+from batchwatch.domain.coverage import Kind
 from batchwatch.domain.watch import Work
 from batchwatch.llamacloud.errors import CloudError, is_systemic
 from batchwatch.log import get_logger
@@ -255,4 +256,5 @@ class Watcher:
         told = self._ailing.get(Work.DISCOVERY) == str(error)
         (log.debug if told else log.error)("store.failed", watch=name, reason=str(error))
         self._ailing[Work.DISCOVERY] = str(error)
+        self._poller.ledger.held_up(Kind.SLOW, str(error))
         return backoff(3, interval=self.watch.interval, jitter=random.random())

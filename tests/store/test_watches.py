@@ -12,7 +12,7 @@ from batchwatch.store import Outbox
 from batchwatch.store.errors import StoreFull
 from batchwatch.store.schema import coverage
 from tests.store.conftest import HOOK, Store
-from tests.support.builders import WATCH, at
+from tests.support.builders import WATCH, a_look, at
 
 
 async def ledger(store: Store) -> list[tuple[object, ...]]:
@@ -31,9 +31,7 @@ async def test_a_watch_begins_once(store: Store) -> None:
 async def test_passes_without_a_gap_are_one_row(store: Store) -> None:
     """And one that does not reach back to the last begins a new one: the gap stays visible."""
     for start, end in ((0, 100), (50, 200), (200, 300), (301, 400), (-10, 500)):
-        await store.watches.passed(
-            WATCH, newest=at(end), covered_from=at(start), covered_to=at(end), now=at(end)
-        )
+        await store.watches.passed(WATCH, a_look(start, end), newest=at(end), now=at(end))
 
     assert [(at(0), at(300), 3), (at(-10), at(500), 2)] == await ledger(store)
     state = await store.watches.state(WATCH)
@@ -42,9 +40,7 @@ async def test_passes_without_a_gap_are_one_row(store: Store) -> None:
 
 
 async def passed(store: Store, second: float) -> None:
-    await store.watches.passed(
-        WATCH, newest=None, covered_from=at(0), covered_to=at(second), now=at(second)
-    )
+    await store.watches.passed(WATCH, a_look(0, second), newest=None, now=at(second))
 
 
 async def failed(

@@ -8,6 +8,7 @@ from typing import Any
 
 from batchwatch.domain.batch import RUNNING, Batch, BatchId, Observation, Status, WatchName
 from batchwatch.domain.changes import Recorder
+from batchwatch.domain.coverage import Look
 from tests.support.clock import EPOCH
 
 WATCH = WatchName("default")
@@ -52,6 +53,12 @@ def a_batch(status: Status = RUNNING, *, updated: float | None = 0, **more: Any)
         updated_at=seen.updated_at,
     )
     return replace(batch, **more)
+
+
+def a_look(start: float, end: float, **more: Any) -> Look:
+    """A whole pass at the second ``end``, of a window from ``start``; all clocks agree."""
+    look = Look(covered_from=at(start), covered_to=at(end), begun_at=at(end), monotonic=end)
+    return replace(look, **more)
 
 
 def a_recorder(**more: Any) -> Recorder:
