@@ -93,6 +93,12 @@ class Metrics:
             "Claims and acknowledgements that the store did not take.",
             "kind",
         )
+        self.pings = counter(
+            "heartbeat_pings_total",
+            "Pings of heartbeat_url, by outcome: ok, withheld because the daemon was not well, or "
+            "why it did not arrive.",
+            "outcome",
+        )
         self.dead = counter("deliveries_dead_total", "Deliveries given up.", "endpoint")
         self.delivery_latency = histogram(
             "delivery_latency_seconds",

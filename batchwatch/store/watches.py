@@ -95,6 +95,15 @@ class Watches:
         self._outbox.committed(events)
         return state
 
+    @unbroken
+    async def touch(self) -> None:
+        """Write what is there already, to see whether the store still takes anything.
+
+        Raises :class:`~batchwatch.store.StoreError`.
+        """
+        async with self._database.write(durable=False) as connection:
+            await connection.execute(sa.update(watches).values(started_at=watches.c.started_at))
+
     async def failed(
         self,
         name: WatchName,

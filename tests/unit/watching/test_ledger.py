@@ -215,7 +215,8 @@ async def test_what_becomes_readable_while_it_is_listed_is_told(
     async def cursor() -> datetime | None:
         state = await at.watches.state(at.watch.name)
         assert state is not None
-        return state.cursor
+        found: datetime | None = state.cursor
+        return found
 
     is_readable = False
     async with Simulator(clock=clock) as sim, serving(handler=answer) as upstream:
