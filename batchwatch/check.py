@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import itertools
 import socket
 from collections import Counter
 from contextlib import aclosing
@@ -63,13 +62,8 @@ class Finding:
 
 async def check(settings: Settings, *, clock: Clock) -> AsyncIterator[Finding]:
     """Look at the store, each watch, each endpoint and the address to listen on, in turn."""
-    for line in describe(settings):
-        if line.was_set:
-            yield Finding(Verdict.OK, "settings", str(line))
-    for text in warnings(settings):
-        yield Finding(Verdict.WARNING, "settings", text)
-    for text in _tls(settings):
-        yield Finding(Verdict.WRONG, "settings", text)
+    for finding in _settings(settings):
+        yield finding
     file = file_of(settings.database_url.get_secret_value())
     daemon = None if file is None else holder_of(file)
     if daemon is not None:
@@ -90,6 +84,16 @@ async def check(settings: Settings, *, clock: Clock) -> AsyncIterator[Finding]:
     if settings.heartbeat_url:
         yield await _switch(settings, settings.heartbeat_url)
     yield await _listen(settings, daemon)
+
+
+def _settings(settings: Settings) -> Iterator[Finding]:
+    for line in describe(settings):
+        if line.was_set:
+            yield Finding(Verdict.OK, "settings", str(line))
+    for text in warnings(settings):
+        yield Finding(Verdict.WARNING, "settings", text)
+    for text in _tls(settings):
+        yield Finding(Verdict.WRONG, "settings", text)
 
 
 def is_complete(settings: Settings) -> bool:
