@@ -104,6 +104,7 @@ class Poller:
         self._listed = False  # whether a listing has shown anything yet
         self._reporter = Reporter(watch.name, metrics=metrics)
         self._garbled = 0  # the most entries that no page made sense of, and that was said
+        self._sweep_failed: str | None = None  # why, the last time that it did
         self._unreadable: set[BatchId] = set()  # batches whose GETs fail, and that was said
         self._lost: set[BatchId] = set()  # by their GETs; a listing is to be asked
         self._under_way: set[BatchId] = set()  # asked for singly, and not recorded yet
@@ -300,7 +301,11 @@ class Poller:
                 if is_systemic(error):
                     raise
                 # What it did not show is fetched singly: more requests, and nothing is missed.
-                log.warning("sweep.failed", watch=self.watch.name, reason=str(error))
+                told = self._sweep_failed == str(error)
+                (log.debug if told else log.warning)(
+                    "sweep.failed", watch=self.watch.name, reason=str(error)
+                )
+                self._sweep_failed = str(error)
                 if isinstance(error, Unreachable):
                     break  # it has taken long enough
 
