@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from batchwatch.domain.cadence import SILENCE_TO_ALARM
-from batchwatch.domain.coverage import Gap, Kind
+from batchwatch.domain.cadence import OVERLAP, SILENCE_TO_ALARM
+from batchwatch.domain.coverage import Gap, Kind, Look
 from batchwatch.domain.watch import Work
 from batchwatch.simulator import FileLife, Simulator, Switch, a_life
 from batchwatch.watching.ledger import HELD, LEDGER_EVERY
@@ -152,6 +152,30 @@ async def test_passes_are_counted_and_written_once_a_minute(stand: Standing) -> 
     (window,) = row["ledger"].windows
     assert 9 == window.passes
     assert clock.now() == window.end
+
+
+async def test_time_that_no_window_reaches_back_to_is_told_and_what_is_behind_it_is_closed(
+    stand: Standing,
+) -> None:
+    """A cursor from a clock that was wrong: what it hides is no secret."""
+    clock = LeapClock()
+    async with Simulator(clock=clock) as sim:
+        async with stand(sim, clock) as at:
+            await at.polls(every=0)
+            look = Look(EPOCH, clock.now(), clock.now(), monotonic=0.0)
+            ahead = clock.now() + timedelta(hours=1)
+            await at.watches.passed(at.watch.name, look, newest=ahead, now=ahead)
+        clock.advance(2 * 3_600)
+        async with stand(sim, clock) as at:
+            await at.polls(every=0)
+            (told,) = await at.told()
+            left, shut = await gaps(at)
+            assert (1, 1) == tuple(counted(at, Kind.STOPPED, one) for one in ("closed", "open"))
+
+    assert ("watch.gap", "stopped") == (told["type"], told["data"]["kind"])
+    assert (True, False) == (left.is_open, shut.is_open)
+    assert ahead - OVERLAP == left.end == shut.start
+    assert (EPOCH, EPOCH + timedelta(hours=2)) == (left.start, shut.end)
 
 
 GARBLED = {"id": 7, "status": None}
