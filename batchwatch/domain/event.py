@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from batchwatch.domain.batch import Batch, BatchId, WatchName
+    from batchwatch.domain.coverage import Gap
     from batchwatch.domain.payload import (
         BatchData,
+        DaemonData,
         EndpointData,
         Envelope,
+        GapData,
         ResultItem,
         ResultsData,
         WatchData,
@@ -95,6 +98,10 @@ MEANINGS: Final[Mapping[str, str]] = {
     ),
     WATCH_FAILING: "LlamaCloud cannot be watched: an outage, or a key that is refused.",
     WATCH_RECOVERED: "It can be watched again; what happened meanwhile is told as it is found.",
+    WATCH_GAP: (
+        "There is time of which batches may be unknown for good: no listing reaches back to it, or "
+        "LlamaCloud lists what nobody can read. A pause that was made good is none."
+    ),
     ENDPOINT_FAILING: (
         "An endpoint takes nothing: told to the others after five minutes, and again at 50, 70 "
         "and 90 % of the 120 hours after which it is disabled."
@@ -104,6 +111,10 @@ MEANINGS: Final[Mapping[str, str]] = {
         "disabled by hand. What it is owed waits until it is enabled."
     ),
     ENDPOINT_RECOVERED: "An endpoint that was told of as failing or disabled takes messages again.",
+    DAEMON_HEARTBEAT: (
+        "The daemon is alive, and how its watches and endpoints are: each `heartbeat_interval`, "
+        "for routes that name it."
+    ),
     ENDPOINT_TEST: "A test, sent by `batchwatch test`.",
 }
 
@@ -120,7 +131,7 @@ class Event:
     """An immutable fact for the outside.
 
     ``subject`` is what keeps order: events of one subject reach an endpoint
-    one after another. It is the batch's, the watch's own, or an endpoint's.
+    one after another. It is the batch's, the watch's own, an endpoint's, or the daemon's.
     """
 
     id: EventId
@@ -135,8 +146,8 @@ class Event:
     @property
     def subject(self) -> str:
         """The line that this event stands in, wherever it is delivered."""
-        if self.watch is None:
-            return f"endpoint:{self.endpoint}"  # no watch has such a name
+        if self.watch is None:  # no watch has such a name
+            return "daemon:" if self.endpoint is None else f"endpoint:{self.endpoint}"
         return self.watch if self.batch_id is None else f"{self.watch}/{self.batch_id}"
 
     @property
@@ -277,6 +288,39 @@ def watch_event(
         id=event_id(watch, None, rfc3339(since), type_),
         type=type_,
         watch=watch,
+        occurred_at=occurred_at,
+        data=data,
+    )
+
+
+def gap_event(watch: WatchName, gap: Gap, *, occurred_at: datetime) -> Event:
+    """``watch.gap``: when, why, and what somebody can do who can look at LlamaCloud."""
+    data: GapData = {
+        "watch": watch,
+        "from": rfc3339(gap.start),
+        "to": rfc3339(gap.end),
+        "kind": gap.kind.value,
+        "observed_at": rfc3339(occurred_at),
+        "reason": gap.reason or "",
+        "what_to_do": gap.what_to_do,
+    }
+    return Event(
+        id=event_id(watch, None, f"{gap.kind}@{rfc3339(gap.start)}", WATCH_GAP),
+        type=WATCH_GAP,
+        watch=watch,
+        occurred_at=occurred_at,
+        data=data,
+    )
+
+
+def heartbeat_event(
+    data: DaemonData, *, slot: datetime, store: str, occurred_at: datetime
+) -> Event:
+    """``daemon.heartbeat``; one for each ``slot`` and ``store``, however often it starts."""
+    return Event(
+        id=event_id(None, None, f"{store}@{rfc3339(slot)}", DAEMON_HEARTBEAT),
+        type=DAEMON_HEARTBEAT,
+        watch=None,
         occurred_at=occurred_at,
         data=data,
     )

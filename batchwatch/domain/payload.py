@@ -98,6 +98,51 @@ class WatchData(TypedDict):
     reason: str
 
 
+# Written so, for `from` is a word of Python's own.
+GapData = TypedDict(
+    "GapData",
+    {
+        "watch": str,
+        "from": str,
+        "to": str,
+        "kind": str,
+        "observed_at": str,
+        "reason": str,
+        "what_to_do": str,
+    },
+)
+GapData.__doc__ = "The ``data`` of ``watch.gap``."
+
+
+class WatchPulse(TypedDict):
+    """How a watch is, in a heartbeat."""
+
+    watch: str
+    last_good_poll: str | None  # of this daemon
+    active_batches: int
+    failing: str | None  # why, if it is
+
+
+class EndpointPulse(TypedDict):
+    """How an endpoint is, in a heartbeat."""
+
+    endpoint: str
+    state: str  # well, failing or disabled
+    owed: int
+    dead: int
+
+
+class DaemonData(TypedDict):
+    """The ``data`` of ``daemon.heartbeat``."""
+
+    version: str
+    started_at: str
+    observed_at: str
+    uptime: float
+    watches: list[WatchPulse]
+    endpoints: list[EndpointPulse]
+
+
 class EndpointData(TypedDict):
     """The ``data`` of every ``endpoint.*`` event."""
 

@@ -30,7 +30,12 @@ _LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 _MILLISECONDS_FROM: Final = 1e11  # as seconds, that would be the year 5138
 _SAME_MOMENT: Final = timedelta(seconds=2)  # HTTP's Date has whole seconds
 
+MOST_ENTRIES: Final = 100_000  # on one page; no more fit in 16 MiB that are real
+_MOST_COMMAS: Final = 20 * MOST_ENTRIES
 MESSAGE_LIMIT: Final = 2_000  # characters of a message that are kept; an event carries fewer
+
+
+_A_PAGE: Final = f"a page of at most {MOST_ENTRIES:,} entries"
 
 
 class Unreadable(ValueError):
@@ -279,10 +284,16 @@ def _listing(
         salvaged = [salvage(entry) for entry in raw.items]
         items = [entry for entry in salvaged if entry is not None]
         unreadable = len(salvaged) - len(items)
+    if len(items) > MOST_ENTRIES:
+        raise Unreadable(_A_PAGE)
     return items, unreadable, None if token is None else str(token)
 
 
 def _raw_listing(body: Body) -> _Listing[msgspec.Raw]:
+    # Eight million noughts in a list would take a gigabyte, and one by one a quarter of a minute in
+    # which the other watches get half of a processor.
+    if body.count(b",") > _MOST_COMMAS:
+        raise Unreadable(_A_PAGE)
     try:
         return _RAW.decode(body)
     except _FAILS:
@@ -323,6 +334,8 @@ def _results(body: Body) -> tuple[FileOutcome, ...] | None:
     try:
         results: Sequence[_Result] | None = _RESULTS.decode(body).results
     except _FAILS:
+        if body.count(b",") > _MOST_COMMAS:
+            return None  # as for a page; a batch has a thousand files
         try:
             entries = _LOOSE_RESULTS.decode(body).results or []
         except _FAILS:

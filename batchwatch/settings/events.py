@@ -39,8 +39,6 @@ NOT_SENT_YET = frozenset(
         "batch.stuck",
         "batch.unstuck",
         "watch.slow",
-        "watch.gap",
-        "daemon.heartbeat",
     }
 )
 

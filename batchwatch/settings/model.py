@@ -165,6 +165,19 @@ class Settings(BaseSettings):
         default=20.0,
         description="How long deliveries under way may go on after SIGTERM.",
     )
+    heartbeat_interval: Annotated[float, Duration("1m", "1d")] = Field(
+        default=3600.0,
+        description="How often daemon.heartbeat is told to those whose route names it.",
+    )
+    heartbeat_url: Annotated[SecretUrl | None, EndpointUrl()] = Field(
+        default=None,
+        description="A dead man's switch, such as the ping URL of Healthchecks.io: asked by GET as "
+        "long as the daemon does its work.",
+    )
+    heartbeat_ping_interval: Annotated[float, Duration("10s", "1d")] = Field(
+        default=60.0,
+        description="How often heartbeat_url is asked.",
+    )
     config: Annotated[Path | None, Location()] = Field(
         default=None,
         description="The YAML file to read.",
