@@ -16,7 +16,7 @@ import asyncio
 import logging
 import os
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -40,7 +40,7 @@ from batchwatch.watching.poller import Poller
 from batchwatch.watching.watcher import Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Collection, Coroutine, Sequence
+    from collections.abc import AsyncGenerator, Collection, Coroutine, Iterator, Sequence
 
     from batchwatch.domain.delivery import Claimed
     from batchwatch.settings import Settings
@@ -130,8 +130,8 @@ async def watch(  # noqa: PLR0913  # each by its name, and none without a meanin
     )
     types = _types(events)
     clock = clock or Clock()
-    hush()
     async with AsyncExitStack() as stack:
+        stack.enter_context(hushed())
         database = await stack.enter_async_context(opened(store))
         router = Router(defaults={_LOOP: types})
         outbox = Outbox(database, router, clock)
@@ -289,10 +289,17 @@ def _types(patterns: Sequence[str]) -> frozenset[str]:
     return frozenset(chosen) if patterns else FOR_PROGRAMS
 
 
-def hush() -> None:
+@contextmanager
+def hushed() -> Iterator[None]:
     """Have nothing but warnings logged, on stderr, unless somebody has decided on it."""
-    if not structlog.is_configured():
-        structlog.configure(
-            wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        )
+    if structlog.is_configured():
+        yield
+        return
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()
