@@ -29,8 +29,18 @@ from batchwatch.metrics import Metrics
 from batchwatch.settings import SettingsError, WebhookSettings
 from batchwatch.settings.review import expired, warnings
 from batchwatch.settings.tls import tls_contexts
-from batchwatch.store import Batches, Database, Endpoints, Outbox, StoreError, Views, Watches
+from batchwatch.store import (
+    Batches,
+    Database,
+    Endpoints,
+    FileNames,
+    Outbox,
+    StoreError,
+    Views,
+    Watches,
+)
 from batchwatch.watching.poller import Poller
+from batchwatch.watching.settler import Settler
 from batchwatch.watching.watcher import Watcher
 from batchwatch.web.server import Troubles, serve
 
@@ -112,7 +122,21 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
                 clock=clock,
                 metrics=metrics,
             )
-            watchers.append(Watcher(poller, clock=clock, metrics=metrics))
+            watchers.append(
+                Watcher(
+                    poller,
+                    settler=Settler(
+                        poller.watch,
+                        cloud=poller.cloud,
+                        batches=batches,
+                        names=FileNames(database),
+                        clock=clock,
+                        metrics=metrics,
+                    ),
+                    clock=clock,
+                    metrics=metrics,
+                )
+            )
 
         async def troubles() -> Troubles:
             ailing = {f"endpoint {name}": why for name, why in dispatcher.troubles().items()}
@@ -225,6 +249,8 @@ def watch_of(name: str, settings: WatchSettings) -> Watch:
         interval=settings.poll_interval,
         lookback=timedelta(seconds=settings.lookback),
         notify_backlog=settings.notify_backlog,
+        settle_deadline=timedelta(seconds=settings.settle_deadline),
+        file_names=settings.file_names,
     )
 
 

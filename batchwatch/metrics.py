@@ -59,6 +59,9 @@ class Metrics:
         self.transitions = counter(
             "transitions_total", "Recorded changes of status.", "watch", "to_status"
         )
+        self.settled_files = counter(
+            "settled_files_total", "Files of batches that were settled.", "watch", "fate"
+        )
         self.oddities = counter(
             "oddities_total",
             "Answers from LlamaCloud that were not obeyed, or were strange.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from batchwatch.domain.batch import COMPLETED, Settling
+from batchwatch.domain.batch import COMPLETED, TERMINAL, Settling
 from batchwatch.domain.cadence import (
     LOOK_AGAIN,
     UNANSWERED_PAUSE,
@@ -29,6 +29,11 @@ class JobSeen:
 
     status: str  # as it came
     error: str | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no way out of its status is documented."""
+        return self.status in TERMINAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,23 +109,26 @@ class Follower:
         known: Mapping[BatchId, Batch],
         files: Mapping[BatchId, Sequence[FileOutcome]],
         *,
-        outage: bool,
         now: datetime,
     ) -> Changes:
-        """Note for each of ``known`` that its jobs could not be asked for this time.
+        """Note for each of ``known`` that its own jobs could not be had this time."""
+        changes = Changes()
+        for batch in known.values():
+            if is_settling(batch):
+                self._go_on(batch, files.get(batch.id, ()), changes, now, hidden=False)
+        return changes
 
-        In an ``outage`` that says nothing of them: nothing is given up then,
-        however long it lasts.
+    def put_off(self, known: Mapping[BatchId, Batch], *, now: datetime) -> Changes:
+        """Have ``known`` wait for the end of an outage.
+
+        It says nothing of their jobs: nothing is given up then, however long
+        it lasts.
         """
         changes = Changes()
         for batch in known.values():
-            if not is_settling(batch):
-                continue
-            if outage:
+            if is_settling(batch):
                 due_at = now + UNANSWERED_PAUSE
                 changes.batches[batch.id] = replace(batch, settle_due_at=due_at)
-            else:
-                self._go_on(batch, files.get(batch.id, ()), changes, now, hidden=False)
         return changes
 
     def asks_for_all(self, batch: Batch, *, now: datetime) -> bool:
