@@ -31,8 +31,18 @@ from batchwatch.metrics import Metrics
 from batchwatch.settings import SettingsError, WebhookSettings
 from batchwatch.settings.review import expired, warnings
 from batchwatch.settings.tls import tls_contexts
-from batchwatch.store import Batches, Database, Endpoints, Outbox, StoreError, Views, Watches
+from batchwatch.store import (
+    Batches,
+    Database,
+    Endpoints,
+    FileNames,
+    Outbox,
+    StoreError,
+    Views,
+    Watches,
+)
 from batchwatch.watching.poller import Poller
+from batchwatch.watching.settler import Settler
 from batchwatch.watching.watcher import Watcher
 from batchwatch.web.server import Troubles, serve
 
@@ -79,6 +89,7 @@ async def run(  # noqa: PLR0915  # one straight line, however long
         outbox = Outbox(database, router_of(settings), clock)
         batches = Batches(database, outbox)
         watches = Watches(database, outbox)
+        names = FileNames(database)
         views = Views(database)
         # The store is ours alone: whoever held deliveries is gone.
         await outbox.recover()
@@ -107,22 +118,24 @@ async def run(  # noqa: PLR0915  # one straight line, however long
         upstream = await stack.enter_async_context(upstream_session())
         watchers: list[Watcher] = []
         for name, configured in settings.watches.items():
-            poller = Poller(
-                watch_of(name, configured),
-                cloud=cloud_of(
-                    configured,
-                    key_source=key_source(settings, name),
-                    session=upstream,
+            watchers.append(
+                watcher_of(
+                    watch_of(name, configured),
+                    cloud=cloud_of(
+                        configured,
+                        key_source=key_source(settings, name),
+                        session=upstream,
+                        clock=clock,
+                        on_request=_counter(metrics, name, dispatcher),
+                    ),
+                    batches=batches,
+                    watches=watches,
+                    names=names,
                     clock=clock,
-                    on_request=_counter(metrics, name, dispatcher),
-                ),
-                batches=batches,
-                watches=watches,
-                clock=clock,
-                metrics=metrics,
+                    metrics=metrics,
+                    first_after=len(watchers) * FIRST_PASSES_APART,
+                )
             )
-            pause = len(watchers) * FIRST_PASSES_APART
-            watchers.append(Watcher(poller, clock=clock, metrics=metrics, first_after=pause))
 
         heartbeat = Heartbeat(
             dispatcher,
@@ -260,7 +273,30 @@ def watch_of(name: str, settings: WatchSettings) -> Watch:
         project_id=settings.project_id,
         organization_id=settings.organization_id,
         source_directory_id=settings.source_directory_id,
+        settle_deadline=timedelta(seconds=settings.settle_deadline),
+        file_names=settings.file_names,
     )
+
+
+def watcher_of(  # noqa: PLR0913  # the parts that a watch shares with others, each by its name
+    watch: Watch,
+    *,
+    cloud: LlamaCloud,
+    batches: Batches,
+    watches: Watches,
+    names: FileNames,
+    clock: Clock,
+    metrics: Metrics,
+    first_after: float = 0.0,
+) -> Watcher:
+    """All that one watch needs, around the upstream API as it may use it."""
+    poller = Poller(
+        watch, cloud=cloud, batches=batches, watches=watches, clock=clock, metrics=metrics
+    )
+    settler = Settler(
+        watch, cloud=cloud, batches=batches, names=names, clock=clock, metrics=metrics
+    )
+    return Watcher(poller, settler=settler, clock=clock, metrics=metrics, first_after=first_after)
 
 
 def cloud_of(

@@ -26,7 +26,7 @@ import msgspec
 import structlog
 
 from batchwatch.clock import Clock
-from batchwatch.daemon import cloud_of, upstream_session, watch_of
+from batchwatch.daemon import cloud_of, upstream_session, watch_of, watcher_of
 from batchwatch.deliver.dispatcher import Dispatcher
 from batchwatch.domain.batch import EndpointName
 from batchwatch.domain.delivery import Attempt
@@ -34,10 +34,8 @@ from batchwatch.domain.event import EVENT_TYPES
 from batchwatch.domain.routing import FOR_PROGRAMS, Router
 from batchwatch.metrics import Metrics
 from batchwatch.settings import Problem, SettingsError, load
-from batchwatch.store import Batches, Endpoints, Outbox, Watches
+from batchwatch.store import Batches, Endpoints, FileNames, Outbox, Watches
 from batchwatch.store.temporary import opened
-from batchwatch.watching.poller import Poller
-from batchwatch.watching.watcher import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Coroutine, Iterator, Sequence
@@ -146,7 +144,7 @@ async def watch(  # noqa: PLR0913  # each by its name, and none without a meanin
             metrics=metrics,
         )
         configured = settings.watches[NAME]
-        poller = Poller(
+        watcher = watcher_of(
             watch_of(NAME, configured),
             cloud=cloud_of(
                 configured,
@@ -156,10 +154,10 @@ async def watch(  # noqa: PLR0913  # each by its name, and none without a meanin
             ),
             batches=Batches(database, outbox),
             watches=Watches(database, outbox),
+            names=FileNames(database),
             clock=clock,
             metrics=metrics,
         )
-        watcher = Watcher(poller, clock=clock, metrics=metrics)
         # Tasks and no group: a group would cancel whoever runs the loop, in the midst of its body.
         working = [
             asyncio.create_task(watcher.run(asyncio.Event()), name="watch"),

@@ -59,6 +59,9 @@ class Metrics:
         self.transitions = counter(
             "transitions_total", "Recorded changes of status.", "watch", "to_status"
         )
+        self.settled_files = counter(
+            "settled_files_total", "Files of batches that were settled.", "watch", "fate"
+        )
         self.gaps = counter(
             "coverage_gaps_total",
             "Time without a whole pass, by its kind and by what became of it: closed by a later "

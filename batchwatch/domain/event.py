@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         GapData,
         ResultItem,
         ResultsData,
+        SettledData,
         WatchData,
     )
 
@@ -93,6 +94,10 @@ MEANINGS: Final[Mapping[str, str]] = {
     STATUS_TYPES[FAILED]: "It failed as a whole; there are no reliable results for its files.",
     STATUS_TYPES[CANCELLED]: "It was cancelled; what was finished before keeps its results.",
     BATCH_UNKNOWN: "It has a status that this version has no name for; see `data.batch.status`.",
+    BATCH_SETTLED: (
+        "What became of every file is known: its job has ended, or it never had one. See "
+        "`data.settled`, which also says where that is not known and is no longer asked for."
+    ),
     BATCH_VANISHED: (
         "It was active, and for ten minutes LlamaCloud has answered 404 for it and not listed it."
     ),
@@ -181,11 +186,12 @@ def batch_event(
     occurred_at: datetime,
     link: str,
     outcomes: Sequence[FileOutcome] | None = None,
+    settled: SettledData | None = None,
 ) -> Event:
     """The event of ``type_`` about ``batch`` as it stands.
 
     ``link`` is where the whole results are to be had. ``outcomes`` are the
-    batch's files, where they are known.
+    batch's files, where they are known; ``settled`` is what became of them.
     """
     previous = batch.previous_status
     fact: int | str = batch.revision
@@ -209,6 +215,7 @@ def batch_event(
         "observed_at": rfc3339(occurred_at),
         "durations": {status: round(seconds, 3) for status, seconds in batch.lasted.items()},
         "results": results_summary(batch.results, outcomes, link=link),
+        "settled": settled,
     }
     return Event(
         id=event_id(batch.watch, batch.id, fact, type_),

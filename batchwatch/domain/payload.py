@@ -76,6 +76,65 @@ class ResultsData(TypedDict):
     truncated: bool
 
 
+class FateCounts(TypedDict):
+    """Files by what became of them; together they are ``files``."""
+
+    files: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    unmapped: int
+    jobless: int
+    unknown: int
+
+
+class FailedFile(TypedDict):
+    """A file that did not succeed, and why."""
+
+    source_directory_file_id: str
+    name: str | None
+    fate: str
+    job_reference: JobReference | None
+    message: str | None
+
+
+class FailedExample(TypedDict):
+    """One file of a group, with its own message."""
+
+    source_directory_file_id: str
+    name: str | None
+    message: str | None
+
+
+class FailedGroup(TypedDict):
+    """Files of one fate with like messages."""
+
+    fate: str
+    count: int
+    message: str | None  # of one of them
+    examples: list[FailedExample]
+
+
+class RetryManifest(TypedDict):
+    """The files to run again, which a new batch can be made of."""
+
+    source_directory_id: str | None
+    source_directory_file_ids: list[str]
+    truncated: bool
+
+
+class SettledData(TypedDict):
+    """What became of a batch's files."""
+
+    state: str  # complete, given_up, no_results
+    counts: FateCounts | None
+    failures: list[FailedFile]
+    truncated: bool  # whether there are more failures than these
+    groups: list[FailedGroup]
+    more_groups: int
+    retry: RetryManifest
+
+
 class BatchData(TypedDict):
     """The ``data`` of every ``batch.*`` event."""
 
@@ -87,6 +146,7 @@ class BatchData(TypedDict):
     observed_at: str
     durations: dict[str, float]
     results: ResultsData | None
+    settled: SettledData | None
 
 
 class WatchData(TypedDict):

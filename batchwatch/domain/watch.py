@@ -25,6 +25,8 @@ class Watch:
     interval: float  # seconds between passes while batches are active
     lookback: timedelta  # how far back the first pass ever looks
     notify_backlog: bool = False  # whether what ended before that pass is told as well
+    settle_deadline: timedelta = timedelta(hours=24)  # after a batch's end
+    file_names: bool = False  # whether to ask for the names of its files
     project_id: str | None = None
     organization_id: str | None = None
     source_directory_id: str | None = None
@@ -47,6 +49,7 @@ class Work(StrEnum):
     DISCOVERY = "discovery"
     REFRESH = "refresh"
     RESULTS = "results"
+    SETTLING = "settling"
 
 
 @dataclass(frozen=True, slots=True)

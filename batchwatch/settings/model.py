@@ -30,6 +30,7 @@ from batchwatch.settings.parts import (
     NAME,
     NETWORKS,
     POLL_INTERVAL,
+    SETTLE_DEADLINE,
     UPSTREAM_KEY,
     EndpointSettings,
     RouteSettings,
@@ -62,6 +63,8 @@ INHERITED: Mapping[str, Mapping[str, str]] = {
         "poll_interval": "poll_interval",
         "lookback": "lookback",
         "notify_backlog": "notify_backlog",
+        "settle_deadline": "settle_deadline",
+        "file_names": "file_names",
     },
     "endpoints": {
         "public_only": "public_only",
@@ -119,6 +122,16 @@ class Settings(BaseSettings):
     notify_backlog: Annotated[bool, Flag()] = Field(
         default=False,
         description="Whether to notify of batches that were over before the very first start.",
+    )
+    settle_deadline: Annotated[float, SETTLE_DEADLINE] = Field(
+        default=24 * 3600.0,
+        description="How long after a batch's end its jobs are followed; then batch.settled tells "
+        "what is known of them.",
+    )
+    file_names: Annotated[bool, Flag()] = Field(
+        default=False,
+        description="Whether to ask for the names of a batch's files, with one more request for "
+        "each directory, so that failures can be told by name.",
     )
     public_only: Annotated[bool, Flag()] = Field(
         default=False,

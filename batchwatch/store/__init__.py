@@ -5,7 +5,18 @@ from batchwatch.store.endpoints import Endpoints
 from batchwatch.store.engine import Database
 from batchwatch.store.errors import StoreError
 from batchwatch.store.outbox import Outbox
+from batchwatch.store.outcomes import FileNames
 from batchwatch.store.views import Views, Wanted
 from batchwatch.store.watches import Watches
 
-__all__ = ["Batches", "Database", "Endpoints", "Outbox", "StoreError", "Views", "Wanted", "Watches"]
+__all__ = [
+    "Batches",
+    "Database",
+    "Endpoints",
+    "FileNames",
+    "Outbox",
+    "StoreError",
+    "Views",
+    "Wanted",
+    "Watches",
+]

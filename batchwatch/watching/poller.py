@@ -111,6 +111,7 @@ class Poller:
         self._refresher = Fetcher(cloud, priority=Priority.REFRESH, under_way=self._under_way)
         self._completer = Fetcher(cloud, priority=Priority.COMPLETE, under_way=self._under_way)
         self.recorded = asyncio.Event()  # answers of GETs were: other results may be due
+        self.unsettled = asyncio.Event()  # results were: their jobs are to be followed
         self.present: Pass | None = None  # under way, or the last one
 
     async def poll(self) -> Pass:
@@ -402,6 +403,8 @@ class Poller:
             # It is no longer as a page showed it.
             self._forget(one.id for one in fetched.seen)
             self._report(changes, this)
+            if changes.outcomes:
+                self.unsettled.set()
         if fetched.missing:
             self._forget(fetched.missing)  # should they come back, they are news
             changes = await self._batches.change(
@@ -479,6 +482,7 @@ class Poller:
             self.watch.base_url,
             backlog_before=state.started_at if state and silent else None,
             first_listing=not self._listed,
+            file_names=self.watch.file_names,
         )
 
     def _report(self, changes: Changes, this: Pass | None) -> None:

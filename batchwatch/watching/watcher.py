@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from batchwatch.clock import Clock
     from batchwatch.metrics import Metrics
     from batchwatch.watching.poller import Pass, Poller
+    from batchwatch.watching.settler import Settler
 
 log = get_logger()
 
@@ -43,15 +44,23 @@ class Watcher:
     """
 
     def __init__(
-        self, poller: Poller, *, clock: Clock, metrics: Metrics, first_after: float = 0.0
+        self,
+        poller: Poller,
+        *,
+        settler: Settler,
+        clock: Clock,
+        metrics: Metrics,
+        first_after: float = 0.0,
     ) -> None:
         """``first_after`` is how many seconds its first pass waits, so that many do not collide."""
         self.watch = poller.watch
         self._first_after = first_after
         self._poller = poller
+        self._settler = settler
         self._clock = clock
         self._metrics = metrics
         self._awaited = poller.recorded  # there may be results to ask for
+        self._unsettled = poller.unsettled  # there are jobs to follow
         self._beside: set[asyncio.Task[None]] = set()
         self._refreshing: asyncio.Task[None] | None = None
         self._began_at = self._refreshed_at = clock.monotonic()
@@ -65,7 +74,11 @@ class Watcher:
         """Pass after pass until ``stop``; may be cancelled at any moment, all is in the store."""
         self._began_at = self._refreshed_at = self._clock.monotonic()
         async with asyncio.TaskGroup() as group:
-            for forever in (self._complete_for_ever(group), self._look_after(group)):
+            for forever in (
+                self._complete_for_ever(group),
+                self._settle_for_ever(group),
+                self._look_after(group),
+            ):
                 self._go(group, forever)
             if self._first_after:
                 await self._clock.wait(stop, self._first_after)
@@ -155,7 +168,16 @@ class Watcher:
             await self._begin(group, Work.RESULTS, self._poller.complete)
             if Work.RESULTS in self._ailing:
                 await self._clock.sleep(RETRY)  # what was not written down is still due
-            await self._clock.wait(self._awaited, await self._until_results())
+            await self._clock.wait(self._awaited, await self._until(self._poller.until_results))
+
+    async def _settle_for_ever(self, group: asyncio.TaskGroup) -> None:
+        """Follow jobs whenever some are due to be asked for, until cancelled."""
+        while True:
+            self._unsettled.clear()
+            await self._begin(group, Work.SETTLING, self._settler.settle)
+            if Work.SETTLING in self._ailing:
+                await self._clock.sleep(RETRY)
+            await self._clock.wait(self._unsettled, await self._until(self._settler.until_settle))
 
     async def _begin(
         self,
@@ -214,10 +236,10 @@ class Watcher:
             return 1
         return state.troubles[work].failures
 
-    async def _until_results(self) -> float | None:
-        """Seconds until missing results are due to be asked for, if any are missing."""
+    async def _until(self, due: Callable[[], Awaitable[float | None]]) -> float | None:
+        """Seconds until something is due to be asked for, if anything is."""
         try:
-            pause = await self._poller.until_results()
+            pause = await due()
         except StoreError:
             return RETRY
         return None if pause is None else max(SHORTEST, pause)
