@@ -18,12 +18,34 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from batchwatch.library import Event, watch
+    from batchwatch.library import Event, wait, watch
+    from batchwatch.llamacloud.errors import CloudError
     from batchwatch.settings import SettingsError
     from batchwatch.store import StoreError
+    from batchwatch.waiting import Ending, Failure, NoSuchBatch, Outcome
 
 __version__ = "0.1.0"
-__all__ = ["Event", "SettingsError", "StoreError", "watch"]
+__all__ = [
+    "CloudError",
+    "Ending",
+    "Event",
+    "Failure",
+    "NoSuchBatch",
+    "Outcome",
+    "SettingsError",
+    "StoreError",
+    "wait",
+    "watch",
+]
+_HOMES = {  # of what is not in the library itself
+    "CloudError": "batchwatch.llamacloud.errors",
+    "Ending": "batchwatch.waiting",
+    "Failure": "batchwatch.waiting",
+    "NoSuchBatch": "batchwatch.waiting",
+    "Outcome": "batchwatch.waiting",
+    "SettingsError": "batchwatch.settings",
+    "StoreError": "batchwatch.store",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -32,5 +54,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'batchwatch' has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415
 
-    home = {"SettingsError": "batchwatch.settings", "StoreError": "batchwatch.store"}
-    return getattr(import_module(home.get(name, "batchwatch.library")), name)
+    return getattr(import_module(_HOMES.get(name, "batchwatch.library")), name)

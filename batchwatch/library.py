@@ -28,20 +28,24 @@ import structlog
 from batchwatch.clock import Clock
 from batchwatch.daemon import cloud_of, upstream_session, watch_of, watcher_of
 from batchwatch.deliver.dispatcher import Dispatcher
-from batchwatch.domain.batch import EndpointName
+from batchwatch.domain.batch import BatchId, EndpointName
 from batchwatch.domain.delivery import Attempt
 from batchwatch.domain.event import EVENT_TYPES
 from batchwatch.domain.routing import FOR_PROGRAMS, Router
 from batchwatch.metrics import Metrics
 from batchwatch.settings import Problem, SettingsError, load
+from batchwatch.settings.kinds import Duration
+from batchwatch.settings.problems import Invalid
 from batchwatch.store import Batches, Endpoints, FileNames, Outbox, Watches
 from batchwatch.store.temporary import opened
+from batchwatch.waiting import Wait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Coroutine, Iterator, Sequence
 
     from batchwatch.domain.delivery import Claimed
     from batchwatch.settings import Settings
+    from batchwatch.waiting import Outcome
 
 NAME: Final = "default"  # of the watch, as where the settings name none
 _LOOP: Final = EndpointName("loop")
@@ -172,6 +176,52 @@ async def watch(  # noqa: PLR0913  # each by its name, and none without a meanin
             dispatcher.stop()
             loop.close()
             await asyncio.gather(*working, return_exceptions=True)
+
+
+async def wait(  # noqa: PLR0913  # as watch()
+    batch_id: str,
+    *,
+    api_key: str | None = None,
+    base_url: str | None = None,
+    project_id: str | None = None,
+    organization_id: str | None = None,
+    settled: bool = False,
+    timeout: float | str | None = None,  # noqa: ASYNC109  # with words for a person, and "2h"
+    interval: float | str = 15.0,
+    clock: Clock | None = None,
+) -> Outcome:
+    """Return what became of a batch when it has ended, or with ``settled`` when its jobs have.
+
+    A batch that fails is an outcome like any other. The key and the address
+    as for :func:`watch`; an outage is waited out. Raises ``TimeoutError``,
+    :class:`~batchwatch.NoSuchBatch` when nobody has known the batch for half
+    a minute, :class:`~batchwatch.CloudError` when the key is refused, and
+    :class:`~batchwatch.SettingsError`.
+    """
+    settings = settings_of(
+        api_key=api_key,
+        base_url=base_url,
+        project_id=project_id,
+        organization_id=organization_id,
+        interval=interval,
+    )
+    patience = None if timeout is None else _seconds("timeout", timeout)
+    waiting = Wait([batch_id], settings, settled=settled, clock=clock or Clock(), beside=False)
+    with hushed():
+        async with waiting:
+            if not await waiting.until_over(patience=patience):
+                standing = waiting.standings[BatchId(batch_id)]
+                status = f"it is {standing.status}" if standing else "it was never seen"
+                why = f": {waiting.trouble}" if waiting.trouble else ""
+                raise TimeoutError(f"batch {batch_id} is not over, {status}{why}")
+            return await waiting.outcome(BatchId(batch_id))
+
+
+def _seconds(name: str, given: float | str) -> float:
+    try:
+        return Duration("0s", "365d").parse(given)
+    except Invalid as wrong:
+        raise SettingsError([Problem(name, wrong.given, wrong.expected, wrong.fix)]) from None
 
 
 class _Loop:

@@ -14,6 +14,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from batchwatch.waiting import Outcome
+
 _COLOURS: Final = {
     "PENDING": "yellow",
     "THROTTLED": "magenta",
@@ -26,6 +28,7 @@ _COLOURS: Final = {
 }
 _MARKS: Final = {"ok": ("✓", "green"), "wrong": ("✗", "red"), "skipped": ("-", "bright_black")}
 _HEALTH: Final = {"well": "green", "disabled": "red"}
+_FATES: Final = {"cancelled": "its job was cancelled", "jobless": "it was never given to a job"}
 _FAILED_SHOWN: Final = 20
 _OTHERS_SHOWN: Final = 5
 # What a terminal would obey instead of show; rows hold what upstream and receivers said.
@@ -41,7 +44,7 @@ Columns = Mapping[str, Sequence[Text]]
 def print_batches(rows: list[dict[str, Any]], *, now: datetime) -> None:
     """One line for each batch; what there is no room for is left out, and never the id."""
     console = Console(**_AS_IT_IS)
-    rows = _printable(rows)
+    rows = printable(rows)
     columns = {
         "batch": [Text(row["id"]) for row in rows],
         "status": [_status(row["status"], vanished=row["vanished_at"] is not None) for row in rows],
@@ -71,13 +74,13 @@ def print_none(others: list[dict[str, Any]], *, where: str) -> None:
     statuses = ", ".join(sorted({row["status"] for row in others}))
     batches = "the one batch" if count == 1 else f"the {count} batches"
     text = f"None of {batches} in {where} matches. Watches: {watches}. Statuses: {statuses}."
-    console.print(_printable(text), soft_wrap=True)
+    console.print(printable(text), soft_wrap=True)
 
 
 def print_batch(row: dict[str, Any], *, now: datetime) -> None:
     """Everything that is known of one batch."""
     console = Console(**_AS_IT_IS)
-    row = _printable(row)
+    row = printable(row)
     console.print(Text.assemble((row["id"], "bold"), "  watch ", row["watch"]), soft_wrap=True)
     console.print(
         _status(row["status"], vanished=row["vanished_at"] is not None),
@@ -105,7 +108,7 @@ def print_batch(row: dict[str, Any], *, now: datetime) -> None:
 def print_deliveries(rows: list[dict[str, Any]]) -> None:
     """One line for each delivery, with what came of its last try."""
     console = Console(**_AS_IT_IS)
-    rows = _printable(rows)
+    rows = printable(rows)
     if not rows:
         console.print("No delivery matches.")
         return
@@ -129,7 +132,7 @@ def print_deliveries(rows: list[dict[str, Any]]) -> None:
 def print_endpoints(rows: list[dict[str, Any]]) -> None:
     """One line for each endpoint."""
     console = Console(**_AS_IT_IS)
-    rows = _printable(rows)
+    rows = printable(rows)
     if not rows:
         console.print("No endpoint is set.")
         return
@@ -149,7 +152,7 @@ def print_endpoints(rows: list[dict[str, Any]]) -> None:
 
 def proof_lines(row: dict[str, Any]) -> list[tuple[str, str]]:
     """What is proven of a watch: the verdict on each line, and the line."""
-    row = _printable(row)
+    row = printable(row)
     if row["began"] is None:
         return [("wrong", "it has never been watched; batchwatch run begins")]
     start = _moment(max(row["since"], row["began"]))
@@ -177,6 +180,44 @@ def _gap(one: dict[str, Any]) -> str:
     return f"{text}. Closed at {_moment(one['closed_at'])}{back}, {found} found"
 
 
+def print_outcome(outcome: Outcome) -> None:
+    """How a batch that was waited for has ended, and which of its files failed."""
+    console = Console(**_AS_IT_IS)
+    ending = outcome.ending.value
+    good = outcome.succeeded
+    mark, colour = _MARKS["ok" if good else "skipped" if ending == "unfinished" else "wrong"]
+    counts = outcome.counts
+    files = counts.get("files", 0)
+    failed = len(outcome.failures)
+    said = {
+        "succeeded": f"{_files(files)}, none failed",
+        "some_failed": f"{failed} of {_files(files)} failed",
+        "unknown": "it cannot be known what became of its files",
+        "vanished": "LlamaCloud no longer knows it",
+        "unfinished": "it goes on; time was up",
+    }.get(ending, _files(files) if files else "")
+    if good and counts.get("open"):
+        said = f"{_files(files)}, of which {counts['open']} have jobs that may still run or fail"
+    console.print(
+        Text.assemble((f"{mark} ", colour), (printable(outcome.batch_id), "bold"), _GAP),
+        _status(printable(outcome.status or "never seen")),
+        said,
+        soft_wrap=True,
+    )
+    for one in outcome.failures[:_FAILED_SHOWN]:
+        console.print(
+            Text.assemble(
+                "  ",
+                (printable(one.name or one.source_directory_file_id), "red"),
+                _GAP,
+                printable(one.error_message or _FATES.get(one.fate, one.fate)),
+            ),
+            soft_wrap=True,
+        )
+    if failed > _FAILED_SHOWN:
+        console.print(f"  … and {failed - _FAILED_SHOWN} more (--json has all)")
+
+
 def print_certified(row: dict[str, Any] | None) -> None:
     """One line for a case, as soon as it is judged; None prints the head of them."""
     line = Table.grid(padding=(0, 1))
@@ -185,7 +226,7 @@ def print_certified(row: dict[str, Any] | None) -> None:
     if row is None:
         line.add_row("", *(Text(one, "bold") for one in ("case", "sent", "should be", "was")))
     else:
-        row = _printable(row)
+        row = printable(row)
         mark, colour = _MARKS[row["verdict"]]
         line.add_row(
             Text(mark, colour),
@@ -200,7 +241,7 @@ def print_certified(row: dict[str, Any] | None) -> None:
 def print_certificate(rows: list[dict[str, Any]]) -> None:
     """What it comes to, and how to mend what is wrong."""
     console = _report()
-    rows = _printable(rows)
+    rows = printable(rows)
     wrong = [row for row in rows if row["verdict"] == "wrong"]
     if not wrong:
         console.print(f"\nAll {len(rows)} cases are as they should be.")
@@ -230,14 +271,14 @@ def _report() -> Console:
     return console
 
 
-def _printable(value: Any) -> Any:
+def printable(value: Any) -> Any:
     """``value`` with every string in it free of control characters."""
     if isinstance(value, str):
         return value.translate(_CONTROL)
     if isinstance(value, dict):
-        return {key: _printable(one) for key, one in value.items()}
+        return {key: printable(one) for key, one in value.items()}
     if isinstance(value, list):
-        return [_printable(one) for one in value]
+        return [printable(one) for one in value]
     return value
 
 
@@ -330,6 +371,10 @@ def _moment(moment: datetime) -> str:
 
 def _ago(moment: datetime | None, now: datetime) -> str:
     return "" if moment is None else _span(max(0.0, (now - moment).total_seconds()))
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
 
 
 def _span(seconds: float) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import sqlalchemy as sa
 
+from batchwatch.domain.batch import BatchId, FileOutcome, Results, Settling, Status
 from batchwatch.domain.coverage import Ledger
 from batchwatch.domain.delivery import OPEN as STILL_OPEN
 from batchwatch.domain.delivery import State
+from batchwatch.domain.settle import fate_of
 from batchwatch.store import coverage as of_time
 from batchwatch.store.schema import (
     OPEN,
@@ -25,8 +28,10 @@ from batchwatch.store.schema import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
     from datetime import datetime
 
+    from batchwatch.domain.settle import Fate
     from batchwatch.store.engine import Database
 
 Row = dict[str, Any]
@@ -40,6 +45,38 @@ class OutboxDepth:
     state: str
     count: int
     oldest: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a batch is, and how many of its files have met which fate."""
+
+    watch: str
+    id: BatchId
+    status: Status
+    results: Results | None
+    settling: Settling | None
+    vanished: bool
+    fates: Mapping[Fate | None, int]  # None: those whose jobs may still run
+
+    @property
+    def files(self) -> int:
+        """How many it has, as far as is known."""
+        return sum(self.fates.values())
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether a daemon goes on asking for it; not if it was over before the first look."""
+        return not (self.status.is_terminal and self.results is None)
+
+    def is_over(self, *, settled: bool) -> bool:
+        """Whether it has ended and its files are known; ``settled`` asks for their jobs, too."""
+        if self.vanished:
+            return True
+        known = self.results in (Results.COMPLETE, Results.NONE, Results.GIVEN_UP)
+        if not (self.status.is_terminal and known):
+            return False
+        return not settled or self.settling in (None, Settling.SETTLED, Settling.GIVEN_UP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +158,52 @@ class Views:
         query = sa.select(batches.c.id).distinct().where(sa.or_(*beginnings))
         rows = await self._all(query.order_by(batches.c.id != beginning, batches.c.id).limit(limit))
         return [row["id"] for row in rows]
+
+    async def standings(self, ids: Collection[str]) -> list[Standing]:
+        """Where each of these batches stands; those that are not known are left out."""
+        among = sa.select(self._database.values("ids").c.value)
+        given = {"ids": msgspec.json.encode(list(ids)).decode()}
+        files = file_outcomes.c
+        kinds = (
+            files.watch,
+            files.batch_id,
+            files.job_type,
+            files.job_status,
+            sa.case((files.job_id.is_(None), None), else_="").label("job_id"),
+            sa.case((files.error_message.is_(None), None), else_="").label("error_message"),
+        )
+        async with self._database.read() as connection:
+            known = await connection.execute(
+                sa.select(batches).where(batches.c.id.in_(among)), given
+            )
+            counted = await connection.execute(
+                sa.select(*kinds, sa.func.count().label("alike"))
+                .where(files.batch_id.in_(among))
+                .group_by(*kinds),
+                given,
+            )
+        fates: dict[tuple[str, str], Counter[Fate | None]] = defaultdict(Counter)
+        for row in counted:
+            one = FileOutcome(
+                "",
+                job_type=row.job_type,
+                job_id=row.job_id,
+                error_message=row.error_message,
+                job_status=row.job_status,
+            )
+            fates[row.watch, row.batch_id][fate_of(one)] += row.alike
+        return [
+            Standing(
+                watch=row.watch,
+                id=BatchId(row.id),
+                status=Status(row.status),
+                results=None if row.results is None else Results(row.results),
+                settling=None if row.settling is None else Settling(row.settling),
+                vanished=row.vanished_at is not None,
+                fates=fates[row.watch, row.id],
+            )
+            for row in known
+        ]
 
     async def statuses(self) -> list[Row]:
         """How many batches each watch has in each status."""

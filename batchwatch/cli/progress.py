@@ -1,0 +1,84 @@
+"""How far the batches are that are waited for: bars on a terminal, else a line for each change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from batchwatch.tables import printable
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from batchwatch.domain.batch import BatchId
+    from batchwatch.store.views import Standing
+    from batchwatch.waiting import Wait
+
+
+class Progress:
+    """Shows where each batch stands, after each look."""
+
+    def __init__(self) -> None:
+        self._console = Console(markup=False, highlight=False, emoji=False)
+        self._bars = Bars(
+            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.fields[status]}", markup=False),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[files]}", markup=False),
+            TimeElapsedColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._tasks: dict[BatchId, TaskID] = {}
+        self._said: dict[str, str] = {}  # what was told last, by what it is about
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def tell(self, waiting: Wait) -> None:
+        """Show what a look brought."""
+        for batch_id, standing in waiting.standings.items():
+            status, files = _in_words(standing)
+            if self._console.is_terminal:
+                self._move(batch_id, standing, status, files)
+            self._say(batch_id, f"{batch_id}  {status}  {files}".rstrip())
+        self._say("", waiting.trouble or "")
+
+    def _move(self, batch_id: BatchId, standing: Standing | None, status: str, files: str) -> None:
+        if batch_id not in self._tasks:
+            shown = printable(batch_id)
+            self._tasks[batch_id] = self._bars.add_task(shown, total=None, status="", files="")
+        total = standing.files if standing else 0
+        self._bars.update(
+            self._tasks[batch_id],
+            status=status,
+            files=files,
+            total=total or None,
+            completed=total - standing.fates.get(None, 0) if standing else 0,
+        )
+
+    def _say(self, about: str, text: str) -> None:
+        """A line, where it says something new; on a terminal only what has no bar."""
+        if self._said.get(about, "") == text:
+            return
+        self._said[about] = text
+        if text and (not about or not self._console.is_terminal):
+            self._bars.console.print(printable(text), soft_wrap=True)
+
+
+def _in_words(standing: Standing | None) -> tuple[str, str]:
+    if standing is None:
+        return "not seen yet", ""
+    status = f"{standing.status} (vanished)" if standing.vanished else str(standing.status)
+    files = standing.files
+    if not files:
+        return status, ""
+    open_ = standing.fates.get(None, 0)
+    return status, f"{files - open_} of {files} files have ended" if open_ else f"{files} files"

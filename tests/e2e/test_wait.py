@@ -1,0 +1,285 @@
+"""Waiting for batches: beside a daemon or alone, on the command line or in a program."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp.test_utils import unused_port
+
+import batchwatch
+from batchwatch.settings import load
+from batchwatch.simulator import FileLife, JobLife, Simulator, Step, Switch, a_life
+from batchwatch.waiting import UNKNOWN_PATIENCE, NoSuchBatch, Wait
+from tests.support.clock import LeapClock
+from tests.support.daemon import ROOT, environment, running
+from tests.support.receiver import Receiver
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+QUICK = (("PENDING", 0.0), ("RUNNING", 0.2), ("COMPLETED", 0.5))
+
+
+def a_file(*steps: tuple[str, float], error: str | None = None) -> FileLife:
+    return FileLife(mapped_after=0.3, job=JobLife(tuple(Step(*one) for one in steps), error))
+
+
+GOOD = a_file(("RUNNING", 0.3), ("COMPLETED", 0.4))
+SLOW = a_file(("RUNNING", 0.3), ("COMPLETED", 1.5))
+BAD = a_file(("RUNNING", 0.3), ("FAILED", 0.9), error="page 3 is no page")
+UNMAPPED = FileLife(mapped_after=0.3, error_message="no such file")
+
+
+@dataclass
+class Done:
+    """What the command said, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> Any:
+        return json.loads(self.out)
+
+
+async def waited(sim: Simulator | str, folder: Path, *arguments: str, **more: str) -> Done:
+    """Run ``batchwatch wait`` as people do."""
+    url = sim if isinstance(sim, str) else sim.url
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "batchwatch", "wait", *arguments,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "LLAMA_CLOUD_API_KEY": "llx-simulator",
+            "LLAMA_CLOUD_BASE_URL": url,
+            "BATCHWATCH_DATA_DIR": str(folder),
+            "BATCHWATCH_POLL_INTERVAL": "100ms",
+            **more,
+        },
+        cwd=folder,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    return Done(process.returncode or 0, out.decode(), err.decode())
+
+
+@pytest.mark.parametrize(
+    ("life", "files", "flags", "code", "ending"),
+    [
+        (QUICK, (GOOD, GOOD), ["--settled"], 0, "succeeded"),
+        (QUICK, (GOOD, SLOW, BAD), ["--settled"], 1, "some_failed"),
+        (QUICK, (GOOD, BAD), [], 0, "succeeded"),
+        (QUICK, (GOOD, UNMAPPED), [], 1, "some_failed"),
+        ((("PENDING", 0.0), ("FAILED", 0.4)), (GOOD,), [], 3, "failed"),
+        ((("PENDING", 0.0), ("CANCELLED", 0.4)), (GOOD,), ["--settled"], 3, "cancelled"),
+    ],
+)
+async def test_the_exit_code_says_how_it_ended(
+    life: Any, files: Any, flags: list[str], code: int, ending: str, tmp_path: Path
+) -> None:
+    """As it is documented, and the document for programs says the same."""
+    async with Simulator(scenario="calm", seed=1) as sim:
+        batch = sim.world.plant(a_life(*life, files=files))
+        done = await waited(sim, tmp_path, batch.id, "--json", "--timeout", "60s", *flags)
+
+    [row] = done.rows
+    assert (code, ending, batch.id) == (done.code, row["ending"], row["batch_id"])
+    assert (code == 0) is row["succeeded"]
+    assert not list(tmp_path.iterdir())  # whoever waits alone leaves nothing behind
+
+
+async def test_what_failed_is_named_with_why(tmp_path: Path) -> None:
+    """The job's own words and the mapping's, and what to run again."""
+    async with Simulator(scenario="calm", seed=2) as sim:
+        batch = sim.world.plant(a_life(*QUICK, files=(GOOD, BAD, UNMAPPED)))
+        done = await waited(sim, tmp_path, batch.id, "--settled", "--json")
+        lines = await waited(sim, tmp_path, batch.id, "--settled")
+
+    [row] = done.rows
+    said = {one["fate"]: one["error_message"] for one in row["failures"]}
+    assert {"failed": "page 3 is no page", "unmapped": "no such file"} == said
+    assert [batch.files[1].source.id, batch.files[2].source.id] == row["retry"]
+    assert {"files": 3, "succeeded": 1, "failed": 1, "unmapped": 1} == {
+        name: count for name, count in row["counts"].items() if count
+    }
+    assert "page 3 is no page" in lines.out
+    assert "2 of 3 files failed" in lines.out
+
+
+async def test_of_several_the_worst_counts(tmp_path: Path) -> None:
+    """One that goes on is worse than one that failed: nobody knows its end."""
+    async with Simulator(scenario="calm", seed=3) as sim:
+        good = sim.world.plant(a_life(*QUICK, files=(GOOD,)))
+        failed = sim.world.plant(a_life(("PENDING", 0.0), ("FAILED", 0.3)))
+        for_ever = sim.world.plant(a_life(("PENDING", 0.0), ("RUNNING", 0.3)))
+        both = await waited(sim, tmp_path, good.id, failed.id, "--json")
+        done = await waited(
+            sim, tmp_path, good.id, failed.id, for_ever.id, "--json", "--timeout", "2s"
+        )
+
+    assert 3 == both.code
+    assert 4 == done.code
+    assert ["succeeded", "failed", "unfinished"] == [one["ending"] for one in done.rows]
+
+
+async def test_without_a_terminal_each_change_is_a_line(tmp_path: Path) -> None:
+    """And no more than that, for it goes into somebody's log."""
+    async with Simulator(scenario="calm", seed=4) as sim:
+        batch = sim.world.plant(a_life(*QUICK, files=(GOOD, SLOW)))
+        done = await waited(sim, tmp_path, batch.id, "--settled")
+
+    lines = done.out.splitlines()
+    assert len(lines) == len(set(lines))
+    assert any("1 of 2 files have ended" in line for line in lines)
+    assert "none failed" in lines[-1]
+    assert not done.err
+
+
+@asynccontextmanager
+async def followed(tmp_path: Path) -> AsyncIterator[tuple[Simulator, str, Path]]:
+    """A batch that a daemon follows, in a store that it has."""
+    folder = tmp_path / "data"
+    async with Simulator(scenario="calm", seed=5) as sim, Receiver() as receiver:
+        batch = sim.world.plant(a_life(("PENDING", 0.0), ("COMPLETED", 3.0), files=(GOOD, BAD)))
+        async with running(environment(sim, receiver, folder)):
+            await receiver.until(lambda got: any(one.batch_id == batch.id for one in got))
+            yield sim, batch.id, folder
+
+
+async def test_beside_a_daemon_nothing_is_asked_twice(tmp_path: Path) -> None:
+    """What it follows is read from its store: LlamaCloud need not even be reachable from here."""
+    nobody = f"http://127.0.0.1:{unused_port()}"
+    async with followed(tmp_path) as (_, batch_id, folder):
+        done = await waited(nobody, folder, batch_id, "--settled", "--json")
+
+    [row] = done.rows
+    assert (1, "some_failed", 1) == (done.code, row["ending"], len(row["failures"]))
+
+
+async def test_a_daemon_that_ends_leaves_the_wait_to_us(tmp_path: Path) -> None:
+    """What nobody follows any more is asked for here."""
+    async with Simulator(scenario="calm", seed=6) as sim, Receiver() as receiver:
+        batch = sim.world.plant(a_life(("PENDING", 0.0), ("COMPLETED", 4.0), files=(GOOD,)))
+        async with running(environment(sim, receiver, tmp_path)):
+            await receiver.until(lambda got: any(one.batch_id == batch.id for one in got))
+            waiting = asyncio.create_task(waited(sim, tmp_path, batch.id, "--json"))
+            await asyncio.sleep(0)  # it has begun, or will: either way it comes to its end
+        done = await waiting
+
+    assert (0, "succeeded") == (done.code, done.rows[0]["ending"])
+
+
+async def test_what_a_daemon_knows_the_end_of_costs_no_request(tmp_path: Path) -> None:
+    """Also when it no longer runs."""
+    nobody = f"http://127.0.0.1:{unused_port()}"
+    async with Simulator(scenario="calm", seed=7) as sim, Receiver() as receiver:
+        batch = sim.world.plant(a_life(*QUICK, files=(GOOD,)))
+        async with running(environment(sim, receiver, tmp_path)):
+            await receiver.until(
+                lambda got: any(one.event["type"] == "batch.settled" for one in got)
+            )
+    done = await waited(nobody, tmp_path, batch.id, "--settled", "--json")
+
+    assert (0, "succeeded") == (done.code, done.rows[0]["ending"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([""], "an empty id"),
+        (["bat-1", "--timeout", "soon"], "--timeout"),
+        (["bat-1", "--watch", "nobody"], "there is no watch nobody"),
+        ([], "Missing argument"),
+    ],
+)
+async def test_what_cannot_be_meant_is_refused(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    """With 2, before anything is asked."""
+    done = await waited("http://127.0.0.1:9", tmp_path, *arguments)
+
+    assert 2 == done.code
+    assert said in done.err
+
+
+async def test_a_key_that_is_refused_ends_it(tmp_path: Path) -> None:
+    """With what to check, and without the key."""
+    async with Simulator(scenario="calm", seed=8) as sim:
+        done = await waited(sim, tmp_path, "bat-1", LLAMA_CLOUD_API_KEY="llx-wrong")
+
+    assert 2 == done.code
+    assert "LLAMA_CLOUD_API_KEY" in done.err
+    assert "llx-wrong" not in done.err
+
+
+async def test_an_outage_is_waited_out() -> None:
+    """It says nothing of the batch."""
+    clock = LeapClock()
+    async with Simulator(scenario="calm", seed=9, clock=clock) as sim:
+        batch = sim.world.plant(a_life(("PENDING", 0.0), ("COMPLETED", 100.0), files=(GOOD,)))
+        sim.faults.switch_on(Switch(kind="5xx", for_requests=40))
+        outcome = await batchwatch.wait(
+            batch.id, api_key="llx-simulator", base_url=sim.url, settled=True, clock=clock
+        )
+
+    assert outcome.succeeded
+    assert batch.id == outcome.batch_id
+
+
+async def test_a_batch_that_nobody_knows_is_given_time_and_no_more() -> None:
+    """It may just have been created; after half a minute it is a mistake."""
+    clock = LeapClock()
+    async with Simulator(scenario="calm", seed=10, clock=clock) as sim:
+        begun = clock.monotonic()
+        with pytest.raises(batchwatch.NoSuchBatch, match="bat-nobody"):
+            await batchwatch.wait(
+                "bat-nobody", api_key="llx-simulator", base_url=sim.url, clock=clock
+            )
+
+    assert UNKNOWN_PATIENCE <= clock.monotonic() - begun <= 3 * UNKNOWN_PATIENCE
+
+
+async def test_time_that_is_up_is_an_error_in_a_program() -> None:
+    """It says how far the batch is."""
+    clock = LeapClock()
+    async with Simulator(scenario="calm", seed=11, clock=clock) as sim:
+        batch = sim.world.plant(a_life(("PENDING", 0.0), ("RUNNING", 5.0)))
+        with pytest.raises(TimeoutError, match="RUNNING"):
+            await batchwatch.wait(
+                batch.id, api_key="llx-simulator", base_url=sim.url, timeout="2m", clock=clock
+            )
+
+
+async def test_each_watch_is_asked_until_one_knows_it(tmp_path: Path) -> None:
+    """Whoever waits need not know whose key sees a batch."""
+    clock = LeapClock()
+    async with (
+        Simulator(scenario="calm", seed=12, clock=clock) as one,
+        Simulator(scenario="calm", seed=13, clock=clock) as two,
+    ):
+        batch = two.world.plant(a_life(*QUICK, files=(GOOD,)))
+        environ = {
+            "BATCHWATCH_DATA_DIR": str(tmp_path),
+            "LLAMA_CLOUD_API_KEY": "llx-simulator",
+            "BATCHWATCH_WATCHES__ONE__BASE_URL": one.url,
+            "BATCHWATCH_WATCHES__TWO__BASE_URL": two.url,
+        }
+        settings = load(environ=environ, for_run=False)
+        async with Wait([batch.id], settings, settled=True, clock=clock) as waiting:
+            assert await waiting.until_over(patience=600.0)
+            outcome = await waiting.outcome(next(iter(waiting.standings)))
+        with pytest.raises(NoSuchBatch):
+            async with Wait(["bat-none"], settings, settled=True, clock=clock) as waiting:
+                await waiting.until_over(patience=600.0)
+
+    assert outcome.succeeded
