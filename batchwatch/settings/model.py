@@ -25,6 +25,7 @@ from pydantic_settings import (
 from batchwatch.settings.kinds import Choice, Duration, Flag, Location
 from batchwatch.settings.names import Origin
 from batchwatch.settings.parts import (
+    HINT_SECRETS,
     LLAMA_CLOUD,
     LOOKBACK,
     NAME,
@@ -62,6 +63,7 @@ INHERITED: Mapping[str, Mapping[str, str]] = {
         "poll_interval": "poll_interval",
         "lookback": "lookback",
         "notify_backlog": "notify_backlog",
+        "hint_secret": "hint_secret",
     },
     "endpoints": {
         "public_only": "public_only",
@@ -119,6 +121,11 @@ class Settings(BaseSettings):
     notify_backlog: Annotated[bool, Flag()] = Field(
         default=False,
         description="Whether to notify of batches that were over before the very first start.",
+    )
+    hint_secret: Annotated[tuple[SecretStr, ...], HINT_SECRETS] = Field(
+        default=(),
+        description="The webhook_signing_secret that batches are created with, so that "
+        "LlamaCloud's own webhooks have them looked at at once; while one is changed, both.",
     )
     public_only: Annotated[bool, Flag()] = Field(
         default=False,
