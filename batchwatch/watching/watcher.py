@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from batchwatch.clock import Clock
     from batchwatch.metrics import Metrics
+    from batchwatch.watching.hints import Follower
     from batchwatch.watching.poller import Pass, Poller
 
 log = get_logger()
@@ -40,9 +41,12 @@ class Watcher:
     or behind those of their own kind that are slow to be answered.
     """
 
-    def __init__(self, poller: Poller, *, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self, poller: Poller, *, clock: Clock, metrics: Metrics, follower: Follower | None = None
+    ) -> None:
         self.watch = poller.watch
         self._poller = poller
+        self.follower = follower  # of hints, if any can come
         self._clock = clock
         self._metrics = metrics
         self._awaited = poller.recorded  # there may be results to ask for
@@ -60,6 +64,8 @@ class Watcher:
         async with asyncio.TaskGroup() as group:
             for forever in (self._complete_for_ever(group), self._look_after(group)):
                 self._go(group, forever)
+            if self.follower is not None:
+                self._go(group, self.follower.run())
             while not stop.is_set():
                 pause = await self._pass(group)
                 await self._clock.wait(stop, pause)
