@@ -27,11 +27,23 @@ from batchwatch.llamacloud.errors import Unreachable
 from batchwatch.log import get_logger
 from batchwatch.metrics import Metrics
 from batchwatch.settings import SettingsError, WebhookSettings
+from batchwatch.settings.names import variable
 from batchwatch.settings.review import expired, warnings
 from batchwatch.settings.tls import tls_contexts
-from batchwatch.store import Batches, Database, Endpoints, Outbox, StoreError, Views, Watches
+from batchwatch.store import (
+    Batches,
+    Database,
+    Endpoints,
+    Hints,
+    Outbox,
+    StoreError,
+    Views,
+    Watches,
+)
+from batchwatch.watching.hints import Follower
 from batchwatch.watching.poller import Poller
 from batchwatch.watching.watcher import Watcher
+from batchwatch.web.hooks import Door, Hooks
 from batchwatch.web.server import Troubles, serve
 
 if TYPE_CHECKING:
@@ -112,7 +124,14 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
                 clock=clock,
                 metrics=metrics,
             )
-            watchers.append(Watcher(poller, clock=clock, metrics=metrics))
+            watchers.append(
+                Watcher(
+                    poller,
+                    clock=clock,
+                    metrics=metrics,
+                    follower=Follower(poller, batches=batches, clock=clock, metrics=metrics),
+                )
+            )
 
         async def troubles() -> Troubles:
             ailing = {f"endpoint {name}": why for name, why in dispatcher.troubles().items()}
@@ -129,6 +148,12 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
                 metrics=metrics,
                 troubles=troubles,
                 keys=lambda: public_keys(endpoints, now=clock.now()),
+                hooks=Hooks(
+                    doors_of(settings, watchers),
+                    hints=Hints(database),
+                    clock=clock,
+                    metrics=metrics,
+                ),
             )
         )
         log.info(
@@ -226,6 +251,23 @@ def watch_of(name: str, settings: WatchSettings) -> Watch:
         lookback=timedelta(seconds=settings.lookback),
         notify_backlog=settings.notify_backlog,
     )
+
+
+def doors_of(settings: Settings, watchers: Sequence[Watcher]) -> list[Door]:
+    """Where hints come in, for each watch; open if it has a secret that they are signed with."""
+    return [
+        Door(
+            watch=watcher.watch.name,
+            secrets=[
+                one.get_secret_value().encode()
+                for one in settings.watches[watcher.watch.name].hint_secret
+            ],
+            setting=variable(("hint_secret",)),
+            want=watcher.follower.want,
+        )
+        for watcher in watchers
+        if watcher.follower is not None
+    ]
 
 
 def cloud_of(
