@@ -110,7 +110,8 @@ class Follower:
         outcome = Look.FAILED
         try:
             outcome = await self._seen(batch_id, wish.claims)
-            self._ailing = None
+            if outcome is not Look.KNOWN:  # else nothing was asked
+                self._ailing = None
         except (CloudError, StoreError) as error:
             self._tell(batch_id, str(error))
         except Exception:
