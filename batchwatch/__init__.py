@@ -10,6 +10,27 @@ The pipeline, in order:
     web         says whether all of this is well
     daemon      wires it together; settings, clock, log and metrics are the ground
     simulator   stands in for upstream; demo shows the whole pipe against it
+    library     the same in a program of yours: batchwatch.watch() and batchwatch.wait()
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batchwatch.library import Event, watch
+    from batchwatch.settings import SettingsError
+    from batchwatch.store import StoreError
+
 __version__ = "0.1.0"
+__all__ = ["Event", "SettingsError", "StoreError", "watch"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what the library is made of when it is used: commands need little of it."""
+    if name not in __all__:
+        raise AttributeError(f"module 'batchwatch' has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415
+
+    home = {"SettingsError": "batchwatch.settings", "StoreError": "batchwatch.store"}
+    return getattr(import_module(home.get(name, "batchwatch.library")), name)

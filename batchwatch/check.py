@@ -8,6 +8,7 @@ import socket
 from collections import Counter
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -18,9 +19,9 @@ from batchwatch.daemon import cloud_of, guard_of, key_source, keys_of, upstream_
 from batchwatch.domain.batch import Status
 from batchwatch.llamacloud.diagnosis import GOES_ON
 from batchwatch.llamacloud.errors import CloudError
-from batchwatch.settings import Address
+from batchwatch.settings import Address, format_duration
 from batchwatch.settings.problems import SettingsError
-from batchwatch.settings.review import describe, warnings
+from batchwatch.settings.review import describe, overlaps, warnings
 from batchwatch.settings.tls import tls_contexts
 from batchwatch.store import Database, StoreError, Views
 from batchwatch.store.errors import SchemaTooOld
@@ -33,10 +34,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchwatch.clock import Clock
+    from batchwatch.deliver.guard import Guard
     from batchwatch.deliver.signing import Key
-    from batchwatch.settings import EndpointSettings, Settings, WatchSettings
+    from batchwatch.settings import EndpointSettings, SecretUrl, Settings, WatchSettings
     from batchwatch.store.views import OutboxDepth
 
+_LATELY: Final = timedelta(days=3)  # in which two watches may have seen the same
 _PATIENCE: Final = 2.0  # seconds to wait for what holds our port
 _MANY: Final = ("are", "were", "they wait")
 
@@ -60,13 +63,8 @@ class Finding:
 
 async def check(settings: Settings, *, clock: Clock) -> AsyncIterator[Finding]:
     """Look at the store, each watch, each endpoint and the address to listen on, in turn."""
-    for line in describe(settings):
-        if line.was_set:
-            yield Finding(Verdict.OK, "settings", str(line))
-    for text in warnings(settings):
-        yield Finding(Verdict.WARNING, "settings", text)
-    for text in _tls(settings):
-        yield Finding(Verdict.WRONG, "settings", text)
+    for finding in _settings(settings):
+        yield finding
     file = file_of(settings.database_url.get_secret_value())
     daemon = None if file is None else holder_of(file)
     if daemon is not None:
@@ -74,9 +72,8 @@ async def check(settings: Settings, *, clock: Clock) -> AsyncIterator[Finding]:
         yield Finding(Verdict.OK, "daemon", text)
     async for finding in _store(settings, file=file, is_running=daemon is not None):
         yield finding
-    async with upstream_session() as session:
-        for name, watch in settings.watches.items():
-            yield await _watch(settings, name, watch, session, clock)
+    for finding in await _watches(settings, clock):
+        yield finding
     for name, endpoint in settings.endpoints.items():
         yield await _endpoint(name, endpoint, clock.now())
     if not settings.endpoints:
@@ -85,7 +82,19 @@ async def check(settings: Settings, *, clock: Clock) -> AsyncIterator[Finding]:
             "endpoints",
             "there is none; set BATCHWATCH_WEBHOOK_URL or BATCHWATCH_SLACK_WEBHOOK_URL",
         )
+    if settings.heartbeat_url:
+        yield await _switch(settings, settings.heartbeat_url)
     yield await _listen(settings, daemon)
+
+
+def _settings(settings: Settings) -> Iterator[Finding]:
+    for line in describe(settings):
+        if line.was_set:
+            yield Finding(Verdict.OK, "settings", str(line))
+    for text in warnings(settings):
+        yield Finding(Verdict.WARNING, "settings", text)
+    for text in _tls(settings):
+        yield Finding(Verdict.WRONG, "settings", text)
 
 
 def is_complete(settings: Settings) -> bool:
@@ -184,6 +193,62 @@ async def _watch(
     return Finding(Verdict.OK, part, text)
 
 
+async def _watches(settings: Settings, clock: Clock) -> list[Finding]:
+    """Each watch, side by side: one alone may take half a minute until nobody has answered."""
+    async with upstream_session() as session:
+        looks = (_watch(settings, *one, session, clock) for one in settings.watches.items())
+        found = await asyncio.gather(*looks)
+        return [*found, *await _shared(settings, session, clock)]
+
+
+async def _shared(
+    settings: Settings, session: aiohttp.ClientSession, clock: Clock
+) -> list[Finding]:
+    """Watches that list the same batches of the last days, as a page of each tells.
+
+    Those that overlap by what is set have been named already.
+    """
+    told = {other for _, other in overlaps(settings)}
+    names = [name for name, one in settings.watches.items() if one.api_key.get_secret_value()]
+    if len(set(names) - told) < 2:
+        return []
+    pages = await asyncio.gather(*(_ids(settings, name, session, clock) for name in names))
+    seen = dict(zip(names, pages, strict=True))
+    found = []
+    for number, other in enumerate(names):
+        one = next((one for one in names[:number] if seen[one] & seen[other]), None)
+        if one is not None and other not in told:
+            both, fewer = len(seen[one] & seen[other]), min(len(seen[one]), len(seen[other]))
+            text = (
+                f"it and watch {one} see the same batches ({both} of {fewer} of the last "
+                f"{_LATELY.days} days), so each event about those is made twice. Remove one of "
+                f"them, or give each a directory of its own"
+            )
+            found.append(Finding(Verdict.WARNING, f"watch {other}", text))
+    return found
+
+
+async def _ids(
+    settings: Settings, name: str, session: aiohttp.ClientSession, clock: Clock
+) -> set[str]:
+    """The batches on the first page of the last days; none where it cannot be had."""
+    source = key_source(settings, name)
+    cloud = cloud_of(settings.watches[name], key_source=source, session=session, clock=clock)
+    try:
+        async with aclosing(cloud.list_batches(created_on_or_after=clock.now() - _LATELY)) as pages:
+            return {item.id for item in (await anext(pages)).items}
+    except CloudError:
+        return set()  # which has been told
+
+
+async def _switch(settings: Settings, url: SecretUrl) -> Finding:
+    """Where the pings of the dead man's switch go; none is sent."""
+    verdict, where = await _whereabouts(url, guard_of(settings), url.shown)
+    if verdict is not Verdict.WRONG:
+        where += f"; it is asked every {format_duration(settings.heartbeat_ping_interval)}"
+    return Finding(verdict, "heartbeat", where)
+
+
 def _tls(settings: Settings) -> list[str]:
     try:
         tls_contexts(settings)
@@ -208,8 +273,35 @@ async def _endpoint(name: str, endpoint: EndpointSettings, now: datetime) -> Fin
 async def _reach(endpoint: EndpointSettings) -> tuple[Verdict, str]:
     """Whether its host, or the proxy that leads there, has an address, and one that we may use."""
     guard = guard_of(endpoint)
-    first = endpoint.proxy or endpoint.url
-    parts = urlsplit(first.get_secret_value())
+    said = f"{endpoint.url.shown} ({endpoint.type})"
+    if not endpoint.proxy:
+        return await _whereabouts(endpoint.url, guard, said)
+    found = await _addresses(endpoint.proxy)
+    if isinstance(found, str):
+        return Verdict.WRONG, found
+    if why := guard.refusal_of_literal(endpoint.url.host):
+        return Verdict.WRONG, f"{said}: {why}"
+    where = ", ".join(found[:3])
+    return Verdict.OK, f"{said} is reached by the proxy {endpoint.proxy.shown} at {where}"
+
+
+async def _whereabouts(url: SecretUrl, guard: Guard, said: str) -> tuple[Verdict, str]:
+    """Which addresses the host of ``url`` has, and whether ``guard`` lets us connect to them."""
+    found = await _addresses(url)
+    if isinstance(found, str):
+        return Verdict.WRONG, found
+    where = ", ".join(found[:3])
+    refused = [why for one in found if (why := guard.refusal(one))]
+    if len(refused) == len(found):
+        return Verdict.WRONG, f"{said}: {refused[0]}"
+    if refused:
+        return Verdict.WARNING, f"{said} is at {where}, of which {refused[0]}"
+    return Verdict.OK, f"{said} is at {where}"
+
+
+async def _addresses(url: SecretUrl) -> list[str] | str:
+    """The addresses of its host, or why there are none."""
+    parts = urlsplit(url.get_secret_value())
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
@@ -219,20 +311,8 @@ async def _reach(endpoint: EndpointSettings) -> tuple[Verdict, str]:
         text = (
             f"the name {host} cannot be resolved ({reason}); check the URL and this machine's DNS"
         )
-        return Verdict.WRONG, f"{first.shown}: {text}"
-    addresses = sorted({str(entry[4][0]) for entry in found})
-    said = f"{endpoint.url.shown} ({endpoint.type})"
-    where = ", ".join(addresses[:3])
-    if endpoint.proxy:
-        if why := guard.refusal_of_literal(endpoint.url.host):
-            return Verdict.WRONG, f"{said}: {why}"
-        return Verdict.OK, f"{said} is reached by the proxy {endpoint.proxy.shown} at {where}"
-    refused = [why for one in addresses if (why := guard.refusal(one))]
-    if len(refused) == len(addresses):
-        return Verdict.WRONG, f"{said}: {refused[0]}"
-    if refused:
-        return Verdict.WARNING, f"{said} is at {where}, of which {refused[0]}"
-    return Verdict.OK, f"{said} is at {where}"
+        return f"{url.shown}: {text}"
+    return sorted({str(entry[4][0]) for entry in found})
 
 
 def _signing(keys: Sequence[Key], now: datetime) -> tuple[Verdict, str]:

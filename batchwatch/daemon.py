@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import gc
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
@@ -21,6 +22,7 @@ from batchwatch.domain.batch import EndpointName, WatchName
 from batchwatch.domain.event import rfc3339
 from batchwatch.domain.routing import FOR_PEOPLE, FOR_PROGRAMS, Route, Router
 from batchwatch.domain.watch import Watch
+from batchwatch.heartbeat import TICK, Heartbeat, Pinger
 from batchwatch.llamacloud.budget import Budget
 from batchwatch.llamacloud.client import LlamaCloud, Scope
 from batchwatch.llamacloud.errors import Unreachable
@@ -34,6 +36,7 @@ from batchwatch.store import (
     Batches,
     Database,
     Endpoints,
+    FileNames,
     Hints,
     Outbox,
     StoreError,
@@ -42,6 +45,7 @@ from batchwatch.store import (
 )
 from batchwatch.watching.hints import Follower
 from batchwatch.watching.poller import Poller
+from batchwatch.watching.settler import Settler
 from batchwatch.watching.watcher import Watcher
 from batchwatch.web.hooks import Door, Hooks
 from batchwatch.web.server import Troubles, serve
@@ -61,8 +65,13 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
+FIRST_PASSES_APART: Final = 0.1  # seconds
+THREADS: Final = 8  # besides two for each host; they are made when they are needed
 
-async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
+
+async def run(  # noqa: PLR0915  # one straight line, however long
+    settings: Settings, *, stop: asyncio.Event, clock: Clock
+) -> None:
     """Wire every part and run it until ``stop``.
 
     One straight line on purpose: each step needs those above it, and
@@ -75,6 +84,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
     contexts = tls_contexts(settings)
     for text in warnings(settings):
         log.warning("settings.doubted", reason=text)
+    _make_room(len(settings.watches) + len(settings.endpoints))
     async with AsyncExitStack() as stack:
         metrics = Metrics()
         database = await Database.open(settings.database_url.get_secret_value())
@@ -83,6 +93,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
         outbox = Outbox(database, router_of(settings), clock)
         batches = Batches(database, outbox)
         watches = Watches(database, outbox)
+        names = FileNames(database)
         views = Views(database)
         # The store is ours alone: whoever held deliveries is gone.
         await outbox.recover()
@@ -97,10 +108,11 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             )
             for name, configured in settings.endpoints.items()
         ]
+        records = Endpoints(database, outbox)
         dispatcher = Dispatcher(
             outbox,
             endpoints,
-            records=Endpoints(database, outbox),
+            records=records,
             clock=clock,
             metrics=metrics,
             # LlamaCloud is heard with each poll, which may be a long time from the next.
@@ -108,33 +120,47 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
         )
 
         upstream = await stack.enter_async_context(upstream_session())
-        watchers = []
+        watchers: list[Watcher] = []
         for name, configured in settings.watches.items():
-            poller = Poller(
-                watch_of(name, configured),
-                cloud=cloud_of(
-                    configured,
-                    key_source=key_source(settings, name),
-                    session=upstream,
-                    clock=clock,
-                    on_request=_counter(metrics, name, dispatcher),
-                ),
-                batches=batches,
-                watches=watches,
-                clock=clock,
-                metrics=metrics,
-            )
             watchers.append(
-                Watcher(
-                    poller,
+                watcher_of(
+                    watch_of(name, configured),
+                    cloud=cloud_of(
+                        configured,
+                        key_source=key_source(settings, name),
+                        session=upstream,
+                        clock=clock,
+                        on_request=_counter(metrics, name, dispatcher),
+                    ),
+                    batches=batches,
+                    watches=watches,
+                    names=names,
                     clock=clock,
                     metrics=metrics,
-                    follower=Follower(poller, batches=batches, clock=clock, metrics=metrics),
+                    first_after=len(watchers) * FIRST_PASSES_APART,
                 )
             )
 
+        heartbeat = Heartbeat(
+            dispatcher,
+            views=views,
+            records=records,
+            watchers=watchers,
+            endpoints=settings.endpoints,
+            interval=settings.heartbeat_interval,
+        )
+        pinger = Pinger(
+            settings.heartbeat_url.get_secret_value() if settings.heartbeat_url else None,
+            sender=connections.sender(guard_of(settings)),
+            dispatcher=dispatcher,
+            watches=watches,
+            watchers=watchers,
+        )
+
         async def troubles() -> Troubles:
             ailing = {f"endpoint {name}": why for name, why in dispatcher.troubles().items()}
+            if pinger.trouble:
+                ailing["heartbeat"] = pinger.trouble
             grave = await _troubles(watchers, views)
             if dispatcher.store_trouble:
                 grave.setdefault("store", dispatcher.store_trouble)
@@ -179,6 +205,10 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
                 views=views,
                 endpoints=settings.endpoints,
                 watches=settings.watches,
+                more=[
+                    (TICK, heartbeat.beat),
+                    (settings.heartbeat_ping_interval, pinger.ping),
+                ],
             )
             upkeep.start()
             minding = group.create_task(upkeep.mind_the_clock(), name="clock")
@@ -250,6 +280,11 @@ def watch_of(name: str, settings: WatchSettings) -> Watch:
         interval=settings.poll_interval,
         lookback=timedelta(seconds=settings.lookback),
         notify_backlog=settings.notify_backlog,
+        project_id=settings.project_id,
+        organization_id=settings.organization_id,
+        source_directory_id=settings.source_directory_id,
+        settle_deadline=timedelta(seconds=settings.settle_deadline),
+        file_names=settings.file_names,
     )
 
 
@@ -268,6 +303,35 @@ def doors_of(settings: Settings, watchers: Sequence[Watcher]) -> list[Door]:
         for watcher in watchers
         if watcher.follower is not None
     ]
+
+
+def watcher_of(  # noqa: PLR0913  # the parts that a watch shares with others, each by its name
+    watch: Watch,
+    *,
+    cloud: LlamaCloud,
+    batches: Batches,
+    watches: Watches,
+    names: FileNames,
+    clock: Clock,
+    metrics: Metrics,
+    first_after: float = 0.0,
+) -> Watcher:
+    """All that one watch needs, around the upstream API as it may use it."""
+    poller = Poller(
+        watch, cloud=cloud, batches=batches, watches=watches, clock=clock, metrics=metrics
+    )
+    settler = Settler(
+        watch, cloud=cloud, batches=batches, names=names, clock=clock, metrics=metrics
+    )
+    follower = Follower(poller, batches=batches, clock=clock, metrics=metrics)
+    return Watcher(
+        poller,
+        settler=settler,
+        follower=follower,
+        clock=clock,
+        metrics=metrics,
+        first_after=first_after,
+    )
 
 
 def cloud_of(
@@ -297,8 +361,24 @@ def cloud_of(
 
 
 def upstream_session() -> aiohttp.ClientSession:
-    """A session for LlamaCloud: no cookies, and no password from a netrc in place of the key."""
-    return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+    """A session for LlamaCloud: no cookies, and no password from a netrc in place of the key.
+
+    With as many connections as are asked for: each watch bounds its own, and
+    a few that hang must not use up those of the others.
+    """
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
+    )
+
+
+def _make_room(hosts: int) -> None:
+    """Have threads enough for names that do not resolve, and answers that take long to read.
+
+    By default there are four more than processors: some hosts whose DNS is
+    silent would keep all others from being looked up.
+    """
+    pool = ThreadPoolExecutor(THREADS + 2 * hosts, thread_name_prefix="batchwatch")
+    asyncio.get_running_loop().set_default_executor(pool)
 
 
 def key_source(settings: Settings, watch: str) -> str:
@@ -309,8 +389,8 @@ def key_source(settings: Settings, watch: str) -> str:
     return "LLAMA_CLOUD_API_KEY"
 
 
-def guard_of(settings: EndpointSettings) -> Guard:
-    """Where an endpoint may be."""
+def guard_of(settings: EndpointSettings | Settings) -> Guard:
+    """Where an endpoint may be, or what is set for all."""
     return Guard(public_only=settings.public_only, allowed=settings.allow_addresses)
 
 

@@ -59,6 +59,17 @@ class Metrics:
         self.transitions = counter(
             "transitions_total", "Recorded changes of status.", "watch", "to_status"
         )
+        self.settled_files = counter(
+            "settled_files_total", "Files of batches that were settled.", "watch", "fate"
+        )
+        self.gaps = counter(
+            "coverage_gaps_total",
+            "Time without a whole pass, by its kind and by what became of it: closed by a later "
+            "listing, or left open.",
+            "watch",
+            "kind",
+            "outcome",
+        )
         self.oddities = counter(
             "oddities_total",
             "Answers from LlamaCloud that were not obeyed, or were strange.",
@@ -96,6 +107,12 @@ class Metrics:
             "store_failures_total",
             "Claims and acknowledgements that the store did not take.",
             "kind",
+        )
+        self.pings = counter(
+            "heartbeat_pings_total",
+            "Pings of heartbeat_url, by outcome: ok, withheld because the daemon was not well, or "
+            "why it did not arrive.",
+            "outcome",
         )
         self.dead = counter("deliveries_dead_total", "Deliveries given up.", "endpoint")
         self.delivery_latency = histogram(

@@ -74,7 +74,7 @@ class Desk:
                 "endpoint": name,
                 "type": configured.type if configured else None,
                 "url": configured.url.shown if configured else None,
-                "state": "not set" if configured is None else _state_of(record),
+                "state": "not set" if configured is None else record.state,
                 "since": record.disabled_at or record.failing_since,
                 "reason": record.reason,
                 "owed": sum(counts.values()),
@@ -95,12 +95,6 @@ class Desk:
         return await self._endpoints.change(
             EndpointName(name), lambda record: record.disabled("by hand", now=now)
         )
-
-
-def _state_of(record: Record) -> str:
-    if record.disabled_at is not None:
-        return "disabled"
-    return "well" if record.failing_since is None else "failing"
 
 
 async def send_test(settings: Settings, name: str, clock: Clock) -> Attempt:

@@ -147,6 +147,36 @@ def print_endpoints(rows: list[dict[str, Any]]) -> None:
     )
 
 
+def proof_lines(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is proven of a watch: the verdict on each line, and the line."""
+    row = _printable(row)
+    if row["began"] is None:
+        return [("wrong", "it has never been watched; batchwatch run begins")]
+    start = _moment(max(row["since"], row["began"]))
+    lines = []
+    if row["began"] > row["since"]:
+        why = "what it is asked for was changed then" if row["rescoped"] else "it began then"
+        lines.append(("ok", f"watched since {_moment(row['began'])}: {why}"))
+    lines += [("ok" if one["closed_at"] else "wrong", _gap(one)) for one in row["gaps"]]
+    passes = f"({row['passes']:,} passes in all, times in UTC)"
+    if not row["gaps"]:
+        until = _moment(row["covered_to"] or row["until"])
+        lines.append(("ok", f"every moment from {start} to {until} was watched {passes}"))
+    else:
+        lines.append(("ok", f"every other moment from {start} on was watched {passes}"))
+    return lines
+
+
+def _gap(one: dict[str, Any]) -> str:
+    spanned = f"{_moment(one['from'])} to {_moment(one['to'])}, {_span(one['seconds'])}"
+    text = f"{spanned}, {one['kind']}" + (f": {one['reason']}" if one["reason"] else "")
+    if one["closed_at"] is None:
+        return f"{text}. Not closed. {one['what_to_do']}"
+    found = "1 change" if one["found"] == 1 else f"{one['found'] or 0} changes"
+    back = f" by listing again from {_moment(one['listed_from'])}" if one["listed_from"] else ""
+    return f"{text}. Closed at {_moment(one['closed_at'])}{back}, {found} found"
+
+
 def print_audit(rows: list[dict[str, Any]], summary: dict[str, Any]) -> None:
     """One line for each webhook that is amiss, and what it comes to."""
     console = Console(**_AS_IT_IS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -13,13 +13,16 @@ from batchwatch.log import get_logger
 from batchwatch.store import Hints, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from batchwatch.deliver.dispatcher import Dispatcher
     from batchwatch.store import Database, Views
 
+    Job = Callable[[], Awaitable[None]]
+
 log = get_logger()
 
+SOON: Final = 15.0  # seconds from the start to the first run of what others have us do
 CLOCK_CHECK: Final = 5.0  # seconds
 CLOCK_JUMP: Final = 1.5  # seconds; less is the drift that NTP mends
 _OWED: Final = ("waiting", "pending", "in_flight", "dead")
@@ -36,7 +39,9 @@ class Upkeep:
         views: Views,
         endpoints: Collection[str],
         watches: Collection[str],
+        more: Sequence[tuple[float, Job]] = (),
     ) -> None:
+        """``more`` are others' jobs: how many seconds apart, and what to do."""
         self._database = database
         self._hints = Hints(database)
         self._dispatcher = dispatcher
@@ -44,6 +49,7 @@ class Upkeep:
         self._endpoints = endpoints
         self._counted = set(endpoints)  # whose gauges there are
         self._watches = watches
+        self._more = more
         self._nudges: int | None = None  # the first look reads all again, whatever went before
         self._clock = dispatcher.clock
         self._metrics = dispatcher.metrics
@@ -56,13 +62,15 @@ class Upkeep:
     def start(self) -> None:
         """Start the jobs."""
         scheduler = self._scheduler
-        at_once = {"next_run_time": datetime.now(UTC)}  # the scheduler's clock is the true one
+        now = datetime.now(UTC)  # the scheduler's clock is the true one
+        at_once, soon = ({"next_run_time": now + timedelta(seconds=one)} for one in (0, SOON))
         for seconds, job, more in (
             (2, self.obey, {}),
             (15, self.count, at_once),
             (30, self.release, {}),
             (3600, self.remind, at_once),
             (3600, self.tidy, {}),
+            *((seconds, job, soon) for seconds, job in self._more),
         ):
             scheduler.add_job(
                 _at_its_border(job), "interval", seconds=seconds, name=job.__name__, **more
@@ -134,7 +142,7 @@ class Upkeep:
         await self._database.tidy()
 
 
-def _at_its_border(job: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+def _at_its_border(job: Job) -> Job:
     async def run() -> None:
         try:
             await job()

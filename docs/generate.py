@@ -66,9 +66,13 @@ def events() -> str:
 
 def schema_of(type_: str) -> str:
     """The JSON Schema of one type's message, made from the types of the payload."""
-    data = {"watch": payload.WatchData, "endpoint": payload.EndpointData}.get(
-        type_.partition(".")[0], payload.BatchData
-    )
+    of_groups = {
+        "watch": payload.WatchData,
+        "endpoint": payload.EndpointData,
+        "daemon": payload.DaemonData,
+    }
+    of_group = of_groups.get(type_.partition(".")[0], payload.BatchData)
+    data = {event.WATCH_GAP: payload.GapData}.get(type_, of_group)
     (whole,), components = msgspec.json.schema_components(
         [payload.Envelope], ref_template="#/$defs/{name}"
     )

@@ -19,18 +19,21 @@ from batchwatch.domain.batch import (
     FileOutcome,
     Status,
 )
+from batchwatch.domain.coverage import Gap, Kind
 from batchwatch.domain.event import (
     EVENT_TYPES,
     MEANINGS,
     WATCH_FAILING,
     Event,
     a_test_of,
+    gap_event,
+    heartbeat_event,
     watch_event,
 )
 from batchwatch.domain.health import FAILING_TO_TELL, Record
 from batchwatch.settings import EVENT_TYPES as SETTINGS_EVENT_TYPES
 from batchwatch.settings.events import NOT_SENT_YET
-from tests.support.builders import WATCH, a_batch, a_recorder, a_sighting, at
+from tests.support.builders import WATCH, a_batch, a_pulse, a_recorder, a_sighting, at
 
 ROOT = Path(__file__).parents[1]
 
@@ -74,6 +77,8 @@ def events() -> list[Event]:
     made += recorder.vanish({lost.id: lost}, now=at(9)).events
     for type_ in (WATCH_FAILING, "watch.recovered"):
         made.append(watch_event(WATCH, type_, occurred_at=at(9), since=at(0), reason="HTTP 503"))
+    made.append(gap_event(WATCH, Gap(at(0), at(9), Kind.UNREADABLE, "no id"), occurred_at=at(9)))
+    made.append(heartbeat_event(a_pulse(), slot=at(0), store="", occurred_at=at(9)))
     record = Record(EndpointName("ops"), failing_since=at(0), failing_for=FAILING_TO_TELL)
     failing, told = record.failed("HTTP 500", after=1, now=at(9))
     for event in (told, failing.succeeded(now=at(9))[1], failing.disabled("410", now=at(9))[1]):

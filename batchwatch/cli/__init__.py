@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from batchwatch import __version__
-from batchwatch.cli import daemon, hints, receivers, store
+from batchwatch.cli import daemon, hints, proof, receivers, store
 from batchwatch.cli.terminal import Json, print_json
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {  # as --help lists them
     "simulate": daemon.simulate,
     "ls": store.list_batches,
     "show": store.show,
+    "prove": proof.prove,
     "audit": hints.audit,
     "deliveries": store.deliveries,
     "replay": store.replay,

@@ -342,12 +342,12 @@ def _wanted(
         type=None if pattern == "*" else pattern,
         batch=batch,
         state=None if state is None else read("--state", Choice(*State), state),
-        since=moment_of("--since", since),
-        until=moment_of("--until", until),
+        since=_moment("--since", since),
+        until=_moment("--until", until),
     )
 
 
-def moment_of(name: str, text: str | None) -> datetime | None:
+def _moment(name: str, text: str | None) -> datetime | None:
     """A moment as people say it: a time, or how long ago."""
     from datetime import UTC, datetime, timedelta  # noqa: PLC0415
 

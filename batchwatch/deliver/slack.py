@@ -42,10 +42,12 @@ _HEADLINES: Final = {
     "batch.unknown": ("❔", "Batch has a status that batchwatch does not know"),
     "batch.vanished": ("👻", "Batch vanished: LlamaCloud answers 404"),
     "watch.failing": ("🔥", "LlamaCloud cannot be watched"),
+    "watch.gap": ("🕳️", "Batches may be unknown"),
     "watch.recovered": ("💚", "LlamaCloud is watched again"),
     "endpoint.failing": ("📵", "An endpoint takes nothing"),
     "endpoint.disabled": ("⛔", "An endpoint is disabled"),
     "endpoint.recovered": ("💚", "An endpoint takes messages again"),
+    "daemon.heartbeat": ("💓", "batchwatch is alive"),
     "endpoint.test": ("🧪", "A test of batchwatch"),
 }
 
@@ -122,6 +124,10 @@ def message(envelope: dict[str, Any]) -> dict[str, Any]:
         lines = [_escape(reason, limit=_REASON_LIMIT)]
         if type_.endswith(".recovered"):
             lines = _all_clear(data, reason)
+        if type_ == "watch.gap":
+            lines = _gap_lines(data, reason)
+        if type_ == "daemon.heartbeat":
+            lines = _pulse_lines(data)
     sections = ["\n".join(line for line in lines if line), _failures(results)]
     about = batch["id"] if batch else data.get("endpoint")
     summary = f"{headline}: {about}" if about else headline
@@ -181,6 +187,28 @@ def _all_clear(data: dict[str, Any], reason: str) -> list[str]:
     lines = [f"It lasted {duration(max(0.0, (until - since).total_seconds()))}."]
     if reason:
         lines.append(_escape(f"It was: {reason}", limit=_REASON_LIMIT))
+    return lines
+
+
+def _gap_lines(data: dict[str, Any], reason: str) -> list[str]:
+    """Which time it is about, why, and what somebody can do."""
+    start, end = (f"{data[name][:19].replace('T', ' ')} UTC" for name in ("from", "to"))
+    lines = [f"From {_escape(start)} to {_escape(end)} ({_escape(data['kind'])})."]
+    return [*lines, _escape(reason, limit=_REASON_LIMIT), _escape(data["what_to_do"], limit=600)]
+
+
+def _pulse_lines(data: dict[str, Any]) -> list[str]:
+    """How much is followed; then what is not well, a line for each as far as there is room."""
+    watches, endpoints = data["watches"], data["endpoints"]
+    active = sum(one["active_batches"] for one in watches)
+    owed = sum(one["owed"] for one in endpoints)
+    followed = f"{active} active batches in {len(watches)} watches"
+    lines = [f"{followed}, {owed} deliveries owed. Up for {duration(data['uptime'])}."]
+    ailing = [f"{one['watch']}: {one['failing']}" for one in watches if one["failing"]]
+    ailing += [f"{one['endpoint']}: {one['state']}" for one in endpoints if one["state"] != "well"]
+    lines += [f"• {_escape(_short(one))}" for one in ailing[:FAILURES_SHOWN]]
+    if len(ailing) > FAILURES_SHOWN:
+        lines.append(f"… and {len(ailing) - FAILURES_SHOWN} more")
     return lines
 
 

@@ -97,8 +97,10 @@ class Settling(StrEnum):
     """How far batchwatch is with the jobs behind a terminal batch's files."""
 
     OPEN = "open"  # some may still run; asked for
+    JOBLESS = "jobless"  # all that are known have ended; files without one are looked for again
+    CHECKED = "checked"  # that was done, and it brought jobs that may still run
     SETTLED = "settled"  # each file's fate is known
-    GIVEN_UP = "given_up"  # the deadline has passed; of some files it is not known
+    GIVEN_UP = "given_up"  # of some files it is not known, and nobody asks any more
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,10 @@ RESULTS_PATIENCE: Final = timedelta(seconds=30)  # how long an event waits for t
 RESULTS_ASKS: Final = 100  # answers without results until they are given up: some 15 hours
 RESULTS_PAUSE: Final = timedelta(minutes=10)  # the longest until results are asked for again
 UNANSWERED_PAUSE: Final = timedelta(seconds=30)  # until results are asked for after an outage
+SETTLE_PAUSE: Final = timedelta(minutes=10)  # the longest until jobs are asked for again
+FEW_FILES: Final = 100  # in a batch: their jobs are one request
+LOOK_AGAIN: Final = timedelta(seconds=30)  # until files without a job are looked for once more
+UNSHOWN_FOR: Final = timedelta(hours=1)  # then jobs that upstream does not show are given up
 MISSES_TO_VANISH: Final = 3
 MISSED_TO_VANISH: Final = timedelta(minutes=10)  # and for so long: longer than most slips last
 # Between two looks at a batch that vanished: for the first hours, and after them.
@@ -95,3 +99,19 @@ def silence_allowed(interval: float) -> float:
 def results_backoff(asks: int) -> timedelta:
     """How long to wait before asking for missing results again, after ``asks`` tries."""
     return min(RESULTS_PAUSE, timedelta(seconds=0.5 * 1.6 ** min(asks, 20)))
+
+
+def settle_backoff(asks: int, *, files: int) -> timedelta:
+    """How long to wait before asking for open jobs again, after ``asks`` tries.
+
+    A third of the time that has been spent so, for a batch whose jobs are one
+    request. One of a thousand files costs ten when they have ended, so it is
+    looked at less often while they have not: about ten times in half an hour.
+    """
+    first, growth = (2.0, 4 / 3) if files <= FEW_FILES else (8.0, 1.6)
+    return min(SETTLE_PAUSE, timedelta(seconds=first * growth ** min(asks, 50)))
+
+
+def settle_spent(asks: int, *, files: int) -> timedelta:
+    """For how long jobs have been asked for, after ``asks`` tries; no clock can lie about that."""
+    return sum((settle_backoff(nth, files=files) for nth in range(asks)), timedelta(0))

@@ -6,7 +6,15 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from batchwatch.domain.batch import COMPLETED, Batch, BatchId, FileOutcome, Results, Transition
+from batchwatch.domain.batch import (
+    COMPLETED,
+    Batch,
+    BatchId,
+    FileOutcome,
+    Results,
+    Settling,
+    Transition,
+)
 from batchwatch.domain.cadence import (
     BACKLOG_MARGIN,
     MISSED_TO_VANISH,
@@ -18,12 +26,14 @@ from batchwatch.domain.cadence import (
 )
 from batchwatch.domain.event import (
     BATCH_DISCOVERED,
+    BATCH_SETTLED,
     BATCH_VANISHED,
     Event,
     batch_event,
     type_of,
 )
 from batchwatch.domain.reconcile import Oddity, reconcile
+from batchwatch.domain.settle import COMPLETE, TO_RETRY, Fate, fate_of, settled_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -39,6 +49,8 @@ class Changes:
     batches: dict[BatchId, Batch] = field(default_factory=dict)
     transitions: list[Transition] = field(default_factory=list)
     outcomes: dict[BatchId, Sequence[FileOutcome]] = field(default_factory=dict)
+    # By place among the batch's outcomes: files whose jobs have moved on.
+    jobs: dict[BatchId, Mapping[int, FileOutcome]] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     oddities: Counter[Oddity] = field(default_factory=Counter)
     contradicted: set[BatchId] = field(default_factory=set)  # said to have left a terminal status
@@ -59,6 +71,7 @@ class Recorder:
     base_url: str
     backlog_before: datetime | None = None
     first_listing: bool = False
+    file_names: bool = False  # whether they are asked for before a batch is settled
 
     def record(
         self, known: Mapping[BatchId, Batch], seen: Iterable[Observation], *, now: datetime
@@ -183,7 +196,32 @@ class Recorder:
         batch = replace(batch, results=state, results_due_at=None)
         if results is not None:
             changes.outcomes[batch.id] = results
-        return self._tell_end(batch, changes, results) if held_back else batch
+            batch = replace(batch, file_count=len(results))
+        if held_back:
+            batch = self._tell_end(batch, changes, results)
+        if results is not None:
+            return self._begin_settling(batch, results, changes, now)
+        # Whoever was told that the results are pending gets an answer; else the end was it.
+        return batch if held_back else self._tell_settled(batch, None, changes, now)
+
+    def _begin_settling(
+        self, batch: Batch, files: Sequence[FileOutcome], changes: Changes, now: datetime
+    ) -> Batch:
+        """Follow the jobs from now on; where there is nothing to wait for, that is all."""
+        fates = {fate_of(one) for one in files}
+        waits = None in fates or (Fate.JOBLESS in fates and batch.status == COMPLETED)
+        if waits or (self.file_names and fates & TO_RETRY):
+            return replace(batch, settling=Settling.OPEN, settle_due_at=now)
+        return self._tell_settled(batch, files, changes, now)
+
+    def _tell_settled(
+        self,
+        batch: Batch,
+        files: Sequence[FileOutcome] | None,
+        changes: Changes,
+        now: datetime,
+    ) -> Batch:
+        return tell_settled(batch, files, changes, base_url=self.base_url, names={}, now=now)
 
     def _wait_on(
         self, batch: Batch, changes: Changes, now: datetime, *, counts: bool = True
@@ -197,7 +235,9 @@ class Recorder:
             else:
                 due_at = min(due_at, batch.changed_at + RESULTS_PATIENCE)
         if asks >= RESULTS_ASKS:
-            return replace(batch, results=Results.GIVEN_UP, results_asks=asks, results_due_at=None)
+            told = batch.results is Results.PENDING
+            batch = replace(batch, results=Results.GIVEN_UP, results_asks=asks, results_due_at=None)
+            return self._tell_settled(batch, None, changes, now) if told else batch
         return replace(batch, results_asks=asks, results_due_at=due_at)
 
     def _tell_end(
@@ -215,10 +255,38 @@ class Recorder:
         occurred_at: datetime,
         outcomes: Sequence[FileOutcome] | None = None,
     ) -> Batch:
-        link = f"{self.base_url}/api/v2/batches/{batch.id}?expand=results"
+        link = _link(self.base_url, batch)
         event = batch_event(batch, type_, occurred_at=occurred_at, link=link, outcomes=outcomes)
         changes.events.append(event)
         return replace(batch, last_event_id=event.id)
+
+
+def tell_settled(
+    batch: Batch,
+    files: Sequence[FileOutcome] | None,
+    changes: Changes,
+    *,
+    base_url: str,
+    names: Mapping[str, str],
+    now: datetime,
+) -> Batch:
+    """Tell what became of a batch's ``files``, once and for all; None: nobody knows them."""
+    data = settled_data(batch, files, names)
+    event = batch_event(
+        batch,
+        BATCH_SETTLED,
+        occurred_at=now,
+        link=_link(base_url, batch),
+        outcomes=files,
+        settled=data,
+    )
+    changes.events.append(event)
+    done = Settling.SETTLED if data["state"] == COMPLETE else Settling.GIVEN_UP
+    return replace(batch, settling=done, settle_due_at=None, last_event_id=event.id)
+
+
+def _link(base_url: str, batch: Batch) -> str:
+    return f"{base_url}/api/v2/batches/{batch.id}?expand=results"
 
 
 def is_lost(batch: Batch, *, now: datetime) -> bool:

@@ -26,12 +26,16 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from batchwatch.domain.batch import Batch, BatchId, WatchName
+    from batchwatch.domain.coverage import Gap
     from batchwatch.domain.payload import (
         BatchData,
+        DaemonData,
         EndpointData,
         Envelope,
+        GapData,
         ResultItem,
         ResultsData,
+        SettledData,
         WatchData,
     )
 
@@ -90,11 +94,19 @@ MEANINGS: Final[Mapping[str, str]] = {
     STATUS_TYPES[FAILED]: "It failed as a whole; there are no reliable results for its files.",
     STATUS_TYPES[CANCELLED]: "It was cancelled; what was finished before keeps its results.",
     BATCH_UNKNOWN: "It has a status that this version has no name for; see `data.batch.status`.",
+    BATCH_SETTLED: (
+        "What became of every file is known: its job has ended, or it never had one. See "
+        "`data.settled`, which also says where that is not known and is no longer asked for."
+    ),
     BATCH_VANISHED: (
         "It was active, and for ten minutes LlamaCloud has answered 404 for it and not listed it."
     ),
     WATCH_FAILING: "LlamaCloud cannot be watched: an outage, or a key that is refused.",
     WATCH_RECOVERED: "It can be watched again; what happened meanwhile is told as it is found.",
+    WATCH_GAP: (
+        "There is time of which batches may be unknown for good: no listing reaches back to it, or "
+        "LlamaCloud lists what nobody can read. A pause that was made good is none."
+    ),
     ENDPOINT_FAILING: (
         "An endpoint takes nothing: told to the others after five minutes, and again at 50, 70 "
         "and 90 % of the 120 hours after which it is disabled."
@@ -104,6 +116,10 @@ MEANINGS: Final[Mapping[str, str]] = {
         "disabled by hand. What it is owed waits until it is enabled."
     ),
     ENDPOINT_RECOVERED: "An endpoint that was told of as failing or disabled takes messages again.",
+    DAEMON_HEARTBEAT: (
+        "The daemon is alive, and how its watches and endpoints are: each `heartbeat_interval`, "
+        "for routes that name it."
+    ),
     ENDPOINT_TEST: "A test, sent by `batchwatch test`.",
 }
 
@@ -120,7 +136,7 @@ class Event:
     """An immutable fact for the outside.
 
     ``subject`` is what keeps order: events of one subject reach an endpoint
-    one after another. It is the batch's, the watch's own, or an endpoint's.
+    one after another. It is the batch's, the watch's own, an endpoint's, or the daemon's.
     """
 
     id: EventId
@@ -135,8 +151,8 @@ class Event:
     @property
     def subject(self) -> str:
         """The line that this event stands in, wherever it is delivered."""
-        if self.watch is None:
-            return f"endpoint:{self.endpoint}"  # no watch has such a name
+        if self.watch is None:  # no watch has such a name
+            return "daemon:" if self.endpoint is None else f"endpoint:{self.endpoint}"
         return self.watch if self.batch_id is None else f"{self.watch}/{self.batch_id}"
 
     @property
@@ -170,11 +186,12 @@ def batch_event(
     occurred_at: datetime,
     link: str,
     outcomes: Sequence[FileOutcome] | None = None,
+    settled: SettledData | None = None,
 ) -> Event:
     """The event of ``type_`` about ``batch`` as it stands.
 
     ``link`` is where the whole results are to be had. ``outcomes`` are the
-    batch's files, where they are known.
+    batch's files, where they are known; ``settled`` is what became of them.
     """
     previous = batch.previous_status
     fact: int | str = batch.revision
@@ -198,6 +215,7 @@ def batch_event(
         "observed_at": rfc3339(occurred_at),
         "durations": {status: round(seconds, 3) for status, seconds in batch.lasted.items()},
         "results": results_summary(batch.results, outcomes, link=link),
+        "settled": settled,
     }
     return Event(
         id=event_id(batch.watch, batch.id, fact, type_),
@@ -277,6 +295,39 @@ def watch_event(
         id=event_id(watch, None, rfc3339(since), type_),
         type=type_,
         watch=watch,
+        occurred_at=occurred_at,
+        data=data,
+    )
+
+
+def gap_event(watch: WatchName, gap: Gap, *, occurred_at: datetime) -> Event:
+    """``watch.gap``: when, why, and what somebody can do who can look at LlamaCloud."""
+    data: GapData = {
+        "watch": watch,
+        "from": rfc3339(gap.start),
+        "to": rfc3339(gap.end),
+        "kind": gap.kind.value,
+        "observed_at": rfc3339(occurred_at),
+        "reason": gap.reason or "",
+        "what_to_do": gap.what_to_do,
+    }
+    return Event(
+        id=event_id(watch, None, f"{gap.kind}@{rfc3339(gap.start)}", WATCH_GAP),
+        type=WATCH_GAP,
+        watch=watch,
+        occurred_at=occurred_at,
+        data=data,
+    )
+
+
+def heartbeat_event(
+    data: DaemonData, *, slot: datetime, store: str, occurred_at: datetime
+) -> Event:
+    """``daemon.heartbeat``; one for each ``slot`` and ``store``, however often it starts."""
+    return Event(
+        id=event_id(None, None, f"{store}@{rfc3339(slot)}", DAEMON_HEARTBEAT),
+        type=DAEMON_HEARTBEAT,
+        watch=None,
         occurred_at=occurred_at,
         data=data,
     )

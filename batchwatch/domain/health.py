@@ -165,6 +165,13 @@ class Record:
         return record.tell(ENDPOINT_FAILING, level, now=now)
 
     @property
+    def state(self) -> str:
+        """``well``, ``failing`` or ``disabled``."""
+        if self.disabled_at is not None:
+            return "disabled"
+        return "well" if self.failing_since is None else "failing"
+
+    @property
     def level(self) -> float | None:
         """The largest share of the way to its end that it has passed and that is told of."""
         if self.failing_for < FAILING_TO_TELL:

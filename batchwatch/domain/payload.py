@@ -76,6 +76,65 @@ class ResultsData(TypedDict):
     truncated: bool
 
 
+class FateCounts(TypedDict):
+    """Files by what became of them; together they are ``files``."""
+
+    files: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    unmapped: int
+    jobless: int
+    unknown: int
+
+
+class FailedFile(TypedDict):
+    """A file that did not succeed, and why."""
+
+    source_directory_file_id: str
+    name: str | None
+    fate: str
+    job_reference: JobReference | None
+    message: str | None
+
+
+class FailedExample(TypedDict):
+    """One file of a group, with its own message."""
+
+    source_directory_file_id: str
+    name: str | None
+    message: str | None
+
+
+class FailedGroup(TypedDict):
+    """Files of one fate with like messages."""
+
+    fate: str
+    count: int
+    message: str | None  # of one of them
+    examples: list[FailedExample]
+
+
+class RetryManifest(TypedDict):
+    """The files to run again, which a new batch can be made of."""
+
+    source_directory_id: str | None
+    source_directory_file_ids: list[str]
+    truncated: bool
+
+
+class SettledData(TypedDict):
+    """What became of a batch's files."""
+
+    state: str  # complete, given_up, no_results
+    counts: FateCounts | None
+    failures: list[FailedFile]
+    truncated: bool  # whether there are more failures than these
+    groups: list[FailedGroup]
+    more_groups: int
+    retry: RetryManifest
+
+
 class BatchData(TypedDict):
     """The ``data`` of every ``batch.*`` event."""
 
@@ -87,6 +146,7 @@ class BatchData(TypedDict):
     observed_at: str
     durations: dict[str, float]
     results: ResultsData | None
+    settled: SettledData | None
 
 
 class WatchData(TypedDict):
@@ -96,6 +156,51 @@ class WatchData(TypedDict):
     since: str
     observed_at: str
     reason: str
+
+
+# Written so, for `from` is a word of Python's own.
+GapData = TypedDict(
+    "GapData",
+    {
+        "watch": str,
+        "from": str,
+        "to": str,
+        "kind": str,
+        "observed_at": str,
+        "reason": str,
+        "what_to_do": str,
+    },
+)
+GapData.__doc__ = "The ``data`` of ``watch.gap``."
+
+
+class WatchPulse(TypedDict):
+    """How a watch is, in a heartbeat."""
+
+    watch: str
+    last_good_poll: str | None  # of this daemon
+    active_batches: int
+    failing: str | None  # why, if it is
+
+
+class EndpointPulse(TypedDict):
+    """How an endpoint is, in a heartbeat."""
+
+    endpoint: str
+    state: str  # well, failing or disabled
+    owed: int
+    dead: int
+
+
+class DaemonData(TypedDict):
+    """The ``data`` of ``daemon.heartbeat``."""
+
+    version: str
+    started_at: str
+    observed_at: str
+    uptime: float
+    watches: list[WatchPulse]
+    endpoints: list[EndpointPulse]
 
 
 class EndpointData(TypedDict):

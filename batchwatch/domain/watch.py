@@ -25,6 +25,22 @@ class Watch:
     interval: float  # seconds between passes while batches are active
     lookback: timedelta  # how far back the first pass ever looks
     notify_backlog: bool = False  # whether what ended before that pass is told as well
+    settle_deadline: timedelta = timedelta(hours=24)  # after a batch's end
+    file_names: bool = False  # whether to ask for the names of its files
+    project_id: str | None = None
+    organization_id: str | None = None
+    source_directory_id: str | None = None
+
+    @property
+    def scope(self) -> Mapping[str, str]:
+        """What it is asked for. Not the key: that is changed now and then, for the same batches."""
+        scope = {
+            "base_url": self.base_url,
+            "project_id": self.project_id,
+            "organization_id": self.organization_id,
+            "source_directory_id": self.source_directory_id,
+        }
+        return {name: value for name, value in scope.items() if value is not None}
 
 
 class Work(StrEnum):
@@ -33,6 +49,7 @@ class Work(StrEnum):
     DISCOVERY = "discovery"
     REFRESH = "refresh"
     RESULTS = "results"
+    SETTLING = "settling"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +66,24 @@ class WatchState:
     """What must be remembered of a watch between two passes."""
 
     name: WatchName
-    started_at: datetime  # when its first pass began, on upstream's clock
+    started_at: datetime  # when the first pass of its scope began, on upstream's clock
     cursor: datetime | None = None  # the largest created_at of all passes that listed every page
     baseline_done: bool = False  # whether the first pass has ended
     troubles: Mapping[Work, Trouble] = field(default_factory=dict)
     alarm: Trouble | None = None  # what `watch.failing` told of; `watch.recovered` is owed
+    scope: Mapping[str, str] | None = None  # None: from before scopes were written down
+
+    def scoped(self, scope: Mapping[str, str] | None, *, now: datetime) -> WatchState:
+        """As it is when its watch is asked for ``scope``; None: nobody says for what.
+
+        The cursor says nothing of another scope, in which batches may have
+        been created before it. So that begins anew, as on the very first day.
+        """
+        if scope is None or scope == self.scope:
+            return self
+        if self.scope is None:
+            return replace(self, scope=scope)
+        return replace(self, started_at=now, cursor=None, baseline_done=False, scope=scope)
 
     def passed(self, newest: datetime | None, *, now: datetime) -> tuple[WatchState, Event | None]:
         """After a pass that listed every page of its window.

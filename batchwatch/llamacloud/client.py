@@ -1,4 +1,4 @@
-"""The three questions that batchwatch asks of LlamaCloud, all of them GETs: it changes nothing."""
+"""The four questions that batchwatch asks of LlamaCloud, all of them GETs: it changes nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
 
 from batchwatch.llamacloud.budget import Priority
-from batchwatch.llamacloud.errors import Garbled, Rejected, Unaskable
+from batchwatch.llamacloud.errors import Garbled, PagingLoop, Rejected, Unaskable
 from batchwatch.llamacloud.key import ApiKey
 from batchwatch.llamacloud.paging import follow
 from batchwatch.llamacloud.transport import (
@@ -22,7 +22,17 @@ from batchwatch.llamacloud.transport import (
     RequestReport,
     Transport,
 )
-from batchwatch.llamacloud.wire import Job, Jobs, Page, Unreadable, read_batch, read_jobs, read_page
+from batchwatch.llamacloud.wire import (
+    Files,
+    Job,
+    Jobs,
+    Page,
+    Unreadable,
+    read_batch,
+    read_files,
+    read_jobs,
+    read_page,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -38,13 +48,16 @@ T = TypeVar("T")
 
 BATCHES: Final = "/api/v2/batches"
 JOBS: Final = {"parse_v2": "/api/v2/parse", "extract_v2": "/api/v2/extract"}
+DIRECTORIES: Final = "/api/v1/beta/directories"
 
 PAGE_SIZE: Final = 1_000  # asked for; no maximum is documented, and fewer may come
 SMALLEST_PAGE: Final = 10  # below this upstream's own default is asked for
 RELEARNT: Final = 3600.0  # seconds after which a page size that was too large is tried again
 GET_SECONDS: Final = 15.0  # for one batch, retries included: the store asks again by itself
-IDS_AT_ONCE: Final = 50  # job ids in one URL, which then has about 3,000 characters
+IDS_AT_ONCE: Final = 100  # job ids in one URL, which then has about 5,000 characters
+FILE_PAGES: Final = 10  # of a directory; a batch has a thousand files at most
 _TOO_LONG: Final = frozenset({413, 414, 431})
+_NO_PATH: Final = ("", ".", "..")
 _COMPLAINS_OF_SIZE: Final = frozenset({400, 422})
 _NAMED_LIMIT: Final = re.compile(
     r"(?:less than or equal to|at most|max\w*|<=)\D{0,12}(\d+)", re.IGNORECASE
@@ -99,6 +112,7 @@ class LlamaCloud:
         self._single = replace(limits, total=min(limits.total, GET_SECONDS))
         # By path: as many as upstream let us have, and when (monotonic) that was learnt.
         self._page_sizes: dict[str, tuple[int | None, float]] = {}
+        self._ids_at_once: dict[str, tuple[int, float]] = {}  # likewise
 
     @property
     def requests(self) -> int:
@@ -196,24 +210,75 @@ class LlamaCloud:
                 where=self._transport.where("/api/v2"),
                 what_to_do="Look for a newer batchwatch, or report this line.",
             )
-        wanted = list(dict.fromkeys(ids))
-        found: list[Job] = []
-        for start in range(0, len(wanted), IDS_AT_ONCE):
-            found += await self._jobs(job_type, wanted[start : start + IDS_AT_ONCE], priority)
+        found, _ = await self._jobs(job_type, list(dict.fromkeys(ids)), priority)
         return found
 
-    async def _jobs(self, job_type: str, ids: Sequence[str], priority: Priority) -> list[Job]:
-        """The jobs of a few ids; by halves where upstream cannot take that long a URL."""
-        try:
-            return await self._jobs_at_once(job_type, ids, priority)
-        except Rejected as error:
-            if error.status not in _TOO_LONG or len(ids) == 1:
-                raise
-        half = len(ids) // 2
-        return [
-            *await self._jobs(job_type, ids[:half], priority),
-            *await self._jobs(job_type, ids[half:], priority),
-        ]
+    async def _jobs(
+        self, job_type: str, ids: Sequence[str], priority: Priority
+    ) -> tuple[list[Job], bool]:
+        """The jobs of these ids, and whether that took one question; by halves where it must.
+
+        How many ids upstream takes is documented nowhere, nor how it says that
+        they are too many: a URL that is too long is a bad request to some
+        servers. An id that is refused by itself has no job, and holds up no
+        other.
+        """
+        path = JOBS[job_type]
+        parts = _parts(ids, self._most_ids(path))
+        refused = False
+        if len(parts) == 1:
+            try:
+                return await self._jobs_at_once(job_type, ids, priority), True
+            except Rejected as error:
+                too_long = error.status in _TOO_LONG
+                if not (too_long or error.status in _COMPLAINS_OF_SIZE):
+                    raise
+                if len(ids) == 1:
+                    if too_long:
+                        raise
+                    return [], False
+            refused = True
+            parts = _parts(ids, -(-len(ids) // 2))
+        found: list[Job] = []
+        whole = True
+        for some in parts:
+            more, at_once = await self._jobs(job_type, some, priority)
+            found += more
+            whole = whole and at_once
+        if refused and whole:  # so it was their number, and not one of them
+            self._ids_at_once[path] = (len(parts[0]), self._clock.monotonic())
+        return found, False
+
+    def _most_ids(self, path: str) -> int:
+        """How many ids may be named at once; what was learnt is tried anew after an hour."""
+        allowed, learnt_at = self._ids_at_once.get(path, (IDS_AT_ONCE, 0.0))
+        return IDS_AT_ONCE if self._clock.monotonic() - learnt_at > RELEARNT else allowed
+
+    async def directory_files(self, directory_id: str, *, priority: Priority) -> dict[str, str]:
+        """What the files of a directory are called, by their ids.
+
+        Raises :class:`NotFound` where there is no such directory any more:
+        ephemeral ones are cleaned up.
+        """
+        path = f"{DIRECTORIES}/{quote(directory_id, safe='', errors='replace')}/files"
+        if directory_id in _NO_PATH:
+            raise Unaskable(
+                f"not asked, for an id of {directory_id!r} would be another path",
+                where=self._transport.where(DIRECTORIES),
+                what_to_do="Its files are known by their ids alone.",
+            )
+
+        async def fetch(token: str | None) -> Files:
+            params = _with_token(self._scoped(), token)
+            question = Question("list_files", path, params, read_files, priority, self._limits)
+            return (await self._sized(question, PAGE_SIZE, smallest=SMALLEST_PAGE)).value
+
+        names: dict[str, str] = {}
+        pages = follow(fetch, where=self._transport.where(path), most=FILE_PAGES, ahead=False)
+        async with aclosing(pages):
+            async for page in pages:
+                names |= {file.id: file.name for file in page.items}
+        return names
 
     async def _jobs_at_once(
         self, job_type: str, ids: Sequence[str], priority: Priority
@@ -232,14 +297,18 @@ class LlamaCloud:
         missing = set(ids)
         found: list[Job] = []
         pages = follow(fetch, where=self._transport.where(path), most=len(ids) + 1, ahead=False)
-        async with aclosing(pages):
-            async for page in pages:
-                for job in page.items:
-                    if job.id in missing:
-                        missing.remove(job.id)
-                        found.append(job)
-                if not missing:
-                    break
+        try:
+            async with aclosing(pages):
+                async for page in pages:
+                    for job in page.items:
+                        if job.id in missing:
+                            missing.remove(job.id)
+                            found.append(job)
+                    if not missing:
+                        break
+        except PagingLoop:
+            if not found:
+                raise
         return found
 
     async def _sized(self, question: Question[T], wanted: int, *, smallest: int) -> Answer[T]:
@@ -288,7 +357,12 @@ class LlamaCloud:
 
 def can_be_asked(batch_id: BatchId) -> bool:
     """Whether a URL can carry this id: no encoding keeps `..` from being the folder above."""
-    return batch_id not in ("", ".", "..")
+    return batch_id not in _NO_PATH
+
+
+def _parts(ids: Sequence[str], size: int) -> list[Sequence[str]]:
+    """``ids`` in order, ``size`` of them at most in each part."""
+    return [ids[start : start + size] for start in range(0, len(ids), size)]
 
 
 def _with_token(filters: list[tuple[str, str]], token: str | None) -> list[tuple[str, str]]:

@@ -59,7 +59,7 @@ LIMITS: Final = Limits()
 class Question(Generic[T]):
     """A GET, and how to read what it brings."""
 
-    operation: str  # a label from a closed set: list_batches, get_batch, list_jobs
+    operation: str  # a label from a closed set: list_batches, get_batch, list_jobs, list_files
     path: str  # percent-encoded
     params: list[tuple[str, str]]
     read: Callable[[bytearray], T]  # raises Unreadable

@@ -35,12 +35,9 @@ EVENT_TYPES = (
 # Names that are kept for later versions, so that settings made for those are valid here.
 NOT_SENT_YET = frozenset(
     {
-        "batch.settled",
         "batch.stuck",
         "batch.unstuck",
         "watch.slow",
-        "watch.gap",
-        "daemon.heartbeat",
     }
 )
 

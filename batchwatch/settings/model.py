@@ -31,6 +31,7 @@ from batchwatch.settings.parts import (
     NAME,
     NETWORKS,
     POLL_INTERVAL,
+    SETTLE_DEADLINE,
     UPSTREAM_KEY,
     EndpointSettings,
     RouteSettings,
@@ -63,6 +64,8 @@ INHERITED: Mapping[str, Mapping[str, str]] = {
         "poll_interval": "poll_interval",
         "lookback": "lookback",
         "notify_backlog": "notify_backlog",
+        "settle_deadline": "settle_deadline",
+        "file_names": "file_names",
         "hint_secret": "hint_secret",
     },
     "endpoints": {
@@ -122,6 +125,16 @@ class Settings(BaseSettings):
         default=False,
         description="Whether to notify of batches that were over before the very first start.",
     )
+    settle_deadline: Annotated[float, SETTLE_DEADLINE] = Field(
+        default=24 * 3600.0,
+        description="How long after a batch's end its jobs are followed; then batch.settled tells "
+        "what is known of them.",
+    )
+    file_names: Annotated[bool, Flag()] = Field(
+        default=False,
+        description="Whether to ask for the names of a batch's files, with one more request for "
+        "each directory, so that failures can be told by name.",
+    )
     hint_secret: Annotated[tuple[SecretStr, ...], HINT_SECRETS] = Field(
         default=(),
         description="The webhook_signing_secret that batches are created with, so that "
@@ -171,6 +184,19 @@ class Settings(BaseSettings):
     shutdown_grace: Annotated[float, Duration("100ms", "10m")] = Field(
         default=20.0,
         description="How long deliveries under way may go on after SIGTERM.",
+    )
+    heartbeat_interval: Annotated[float, Duration("1m", "1d")] = Field(
+        default=3600.0,
+        description="How often daemon.heartbeat is told to those whose route names it.",
+    )
+    heartbeat_url: Annotated[SecretUrl | None, EndpointUrl()] = Field(
+        default=None,
+        description="A dead man's switch, such as the ping URL of Healthchecks.io: asked by GET as "
+        "long as the daemon does its work.",
+    )
+    heartbeat_ping_interval: Annotated[float, Duration("10s", "1d")] = Field(
+        default=60.0,
+        description="How often heartbeat_url is asked.",
     )
     config: Annotated[Path | None, Location()] = Field(
         default=None,

@@ -37,6 +37,7 @@ _NAMES = ListOf(
 UPSTREAM_KEY = Key(fix="Copy the key again from LlamaCloud's page of API keys.")
 POLL_INTERVAL = Duration("100ms", "1d")
 LOOKBACK = Duration("1s", "365d")
+SETTLE_DEADLINE = Duration("1m", "30d")
 HINT_SECRETS = Keys(Key(minimum=16, fix="Make one with: openssl rand -hex 32"), least=0, most=10)
 NETWORKS = ListOf(Network(), least=0)  # none, to take back what is set for all
 _STATUSES = ListOf(Whole(300, 599), least=0, most=100)
@@ -89,6 +90,14 @@ class WatchSettings(_Part):
     notify_backlog: Annotated[bool, Flag()] = Field(
         default=False,
         description="Whether this watch notifies of what was over before its first look.",
+    )
+    settle_deadline: Annotated[float, SETTLE_DEADLINE] = Field(
+        default=24 * 3600.0,
+        description="How long after a batch's end this watch follows its jobs.",
+    )
+    file_names: Annotated[bool, Flag()] = Field(
+        default=False,
+        description="Whether this watch asks for the names of a batch's files.",
     )
     requests_per_minute: Annotated[int, Whole(1, 60_000)] = Field(
         default=1200,

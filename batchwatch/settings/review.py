@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from batchwatch.settings.names import Path
+    from batchwatch.settings.parts import WatchSettings
     from batchwatch.settings.signing import SigningSecret
 
 # Which shortcut sets what of which endpoint.
@@ -63,7 +64,23 @@ def describe(given: Settings) -> tuple[Line, ...]:
 
 def warnings(given: Settings) -> tuple[str, ...]:
     """Return what is allowed but probably not meant, each with the way out."""
-    return (*_about_watches(given), *_about_endpoints(given), *_about_routes(given))
+    return (
+        *_about_watches(given),
+        *_about_overlaps(given),
+        *_about_endpoints(given),
+        *_about_routes(given),
+        *_about_heartbeats(given),
+    )
+
+
+def overlaps(given: Settings) -> Iterator[tuple[str, str]]:
+    """Yield each watch that sees batches of one before it, by what is set, with the first such."""
+    names = list(given.watches)
+    for number, name in enumerate(names):
+        for other in names[:number]:
+            if _overlap(given.watches[other], given.watches[name]):
+                yield other, name
+                break
 
 
 def expired(given: Settings, *, now: datetime) -> Iterator[Problem]:
@@ -128,6 +145,41 @@ def _about_watches(given: Settings) -> Iterator[str]:
             )
         if given.endpoints and not covered & {"*", name}:
             yield f"No route takes the events of watches.{name}. Add one, or nobody is notified."
+
+
+def _about_overlaps(given: Settings) -> Iterator[str]:
+    for one, other in overlaps(given):
+        yield (
+            f"watches.{one} and watches.{other} see the same batches, so each event about those is "
+            f"made twice. Remove one of them, or give each a directory of its own."
+        )
+
+
+def _overlap(one: WatchSettings, other: WatchSettings) -> bool:
+    """Whether one of them asks for all that the other asks for, or for a part of it.
+
+    A key belongs to one project, and so does what it may ask for.
+    """
+    keys = [watch.api_key.get_secret_value() for watch in (one, other)]
+    project = one.project_id is not None and one.project_id == other.project_id
+    if one.base_url != other.base_url or not (project or (all(keys) and keys[0] == keys[1])):
+        return False
+    scopes = [
+        (watch.organization_id, watch.project_id, watch.source_directory_id)
+        for watch in (one, other)
+    ]
+    return any(
+        all(whole in (None, part) for whole, part in zip(wide, narrow, strict=True))
+        for wide, narrow in (scopes, reversed(scopes))
+    )
+
+
+def _about_heartbeats(given: Settings) -> Iterator[str]:
+    if given.heartbeat_url and _is_open(given.heartbeat_url.get_secret_value()):
+        yield (
+            f"heartbeat_url is asked unencrypted at {given.heartbeat_url.shown}. Use https://, or "
+            f"whoever is on the way can keep the switch from its alarm."
+        )
 
 
 def _about_endpoints(given: Settings) -> Iterator[str]:

@@ -6,6 +6,7 @@ from batchwatch.store.engine import Database
 from batchwatch.store.errors import StoreError
 from batchwatch.store.hints import Hints
 from batchwatch.store.outbox import Outbox
+from batchwatch.store.outcomes import FileNames
 from batchwatch.store.views import Views, Wanted
 from batchwatch.store.watches import Watches
 
@@ -13,6 +14,7 @@ __all__ = [
     "Batches",
     "Database",
     "Endpoints",
+    "FileNames",
     "Hints",
     "Outbox",
     "StoreError",

@@ -13,7 +13,6 @@ from batchwatch.domain.batch import (
     BatchId,
     Doubt,
     EventId,
-    FileOutcome,
     Results,
     Settling,
     Status,
@@ -22,20 +21,22 @@ from batchwatch.domain.batch import (
 )
 from batchwatch.domain.cadence import (
     RESULTS_PAUSE,
+    SETTLE_PAUSE,
     VANISHED_AGAIN,
     VANISHED_FOR_GOOD,
     VANISHED_LATELY,
 )
 from batchwatch.domain.refresh import Share
 from batchwatch.store.engine import unbroken
-from batchwatch.store.schema import batches, file_outcomes, transitions
+from batchwatch.store.outcomes import Outcomes
+from batchwatch.store.schema import batches, transitions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from batchwatch.domain.batch import Transition
+    from batchwatch.domain.batch import FileOutcome, Transition
     from batchwatch.domain.changes import Changes
     from batchwatch.store.engine import Database
     from batchwatch.store.outbox import Outbox
@@ -90,19 +91,9 @@ class Batches:
             missed_at <= sa.bindparam("asked_soon"),
             (vanished_at > sa.bindparam("lately")) | (missed_at <= sa.bindparam("asked_late")),
         )
-        due_at = batches.c.results_due_at
-        awaited = (
-            of_the_watch,
-            due_at.is_not(None),
-            batches.c.id.not_in(sa.select(database.values("besides").c.value)),
-        )
-        self._awaiting = (
-            sa.select(batches.c.id)
-            .where(*awaited, (due_at <= sa.bindparam("now")) | (due_at > sa.bindparam("never")))
-            .order_by(due_at)
-            .limit(sa.bindparam("limit", type_=sa.Integer))
-        )
-        self._next_due = sa.select(sa.func.min(due_at)).where(*awaited)
+        self._outcomes = Outcomes(database)
+        self._awaiting, self._next_due = _due(database, batches.c.results_due_at)
+        self._settling, self._next_settling = _due(database, batches.c.settle_due_at)
         upsert = database.insert(batches)
         self._upsert = upsert.on_conflict_do_update(
             index_elements=list(_KEY),
@@ -145,6 +136,31 @@ class Batches:
             await self._outbox.enqueue(connection, changes.events)
         self._outbox.committed(changes.events)
         return changes
+
+    @unbroken
+    async def follow(
+        self,
+        watch: WatchName,
+        ids: Collection[BatchId],
+        decide: Callable[
+            [Mapping[BatchId, Batch], Mapping[BatchId, Sequence[FileOutcome]]], Changes
+        ],
+    ) -> Changes:
+        """Change batches by what is known of their files: as :meth:`change`, with those given."""
+        async with self._database.write() as connection:
+            known = await self._read(connection, watch, ids)
+            changes = decide(known, await self._outcomes.read(connection, watch, ids))
+            await self._write(connection, watch, changes)
+            await self._outbox.enqueue(connection, changes.events)
+        self._outbox.committed(changes.events)
+        return changes
+
+    async def outcomes(
+        self, watch: WatchName, ids: Collection[BatchId]
+    ) -> dict[BatchId, list[FileOutcome]]:
+        """The files of these batches, as the results have them, and what is known of their jobs."""
+        async with self._database.read() as connection:
+            return await self._outcomes.read(connection, watch, ids)
 
     async def known(self, watch: WatchName, ids: Collection[BatchId]) -> dict[BatchId, Batch]:
         """Those of ``ids`` that are known, as they are now."""
@@ -230,6 +246,27 @@ class Batches:
             )
             return due
 
+    async def settling(
+        self, watch: WatchName, *, now: datetime, besides: Collection[BatchId] = (), limit: int
+    ) -> list[BatchId]:
+        """Batches whose jobs are due to be asked for, as :meth:`awaiting_results`."""
+        given = {"now": now, "never": now + SETTLE_PAUSE, "limit": limit}
+        async with self._database.read() as connection:
+            rows = await connection.scalars(
+                self._settling, {"watch": watch, "besides": _json(besides), **given}
+            )
+            return [BatchId(one) for one in rows]
+
+    async def next_settling_due(
+        self, watch: WatchName, *, besides: Collection[BatchId] = ()
+    ) -> datetime | None:
+        """When the next jobs are due to be asked for, if any are followed."""
+        async with self._database.read() as connection:
+            due: datetime | None = await connection.scalar(
+                self._next_settling, {"watch": watch, "besides": _json(besides)}
+            )
+            return due
+
     async def _read(
         self, connection: AsyncConnection, watch: WatchName, ids: Collection[BatchId]
     ) -> dict[BatchId, Batch]:
@@ -244,38 +281,23 @@ class Batches:
             await connection.execute(
                 sa.insert(transitions), [_transition_row(one) for one in changes.transitions]
             )
-        if changes.outcomes:
-            await self._write_outcomes(connection, watch, changes.outcomes)
+        await self._outcomes.write(connection, watch, changes)
 
-    async def _write_outcomes(
-        self,
-        connection: AsyncConnection,
-        watch: WatchName,
-        outcomes: Mapping[BatchId, Sequence[FileOutcome]],
-    ) -> None:
-        for batch_id in outcomes:
-            await connection.execute(
-                sa.delete(file_outcomes).where(
-                    file_outcomes.c.watch == watch, file_outcomes.c.batch_id == batch_id
-                )
-            )
-        rows = [
-            {
-                "watch": watch,
-                "batch_id": batch_id,
-                "position": position,
-                "source_directory_file_id": one.source_directory_file_id,
-                "job_type": one.job_type,
-                "job_id": one.job_id,
-                "error_message": one.error_message,
-                "job_status": one.job_status,
-                "job_error": one.job_error,
-            }
-            for batch_id, files in outcomes.items()
-            for position, one in enumerate(files)
-        ]
-        if rows:
-            await connection.execute(sa.insert(file_outcomes), rows)
+
+def _due(database: Database, due_at: sa.Column[datetime]) -> tuple[sa.Select[Any], sa.Select[Any]]:
+    """What is due by a column with an index, the longest due first; and when something is next."""
+    meant = (
+        batches.c.watch == sa.bindparam("watch"),
+        due_at.is_not(None),
+        batches.c.id.not_in(sa.select(database.values("besides").c.value)),
+    )
+    due = (
+        sa.select(batches.c.id)
+        .where(*meant, (due_at <= sa.bindparam("now")) | (due_at > sa.bindparam("never")))
+        .order_by(due_at)
+        .limit(sa.bindparam("limit", type_=sa.Integer))
+    )
+    return due, sa.select(sa.func.min(due_at)).where(*meant)
 
 
 def _json(ids: Collection[str]) -> str:

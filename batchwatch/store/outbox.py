@@ -62,8 +62,14 @@ class Outbox:
         for signal in self._signals.values():
             signal.set()
 
-    async def enqueue(self, connection: AsyncConnection, new: Sequence[Event]) -> None:
-        """Write events and their deliveries inside the caller's transaction.
+    async def enqueue(
+        self,
+        connection: AsyncConnection,
+        new: Sequence[Event],
+        *,
+        besides: Collection[EndpointName] = (),
+    ) -> None:
+        """Write events and their deliveries inside the caller's transaction, ``besides`` these.
 
         An event that is there already, by its id, is the same fact and is not
         written again. The caller reports the commit with :meth:`committed`.
@@ -75,6 +81,7 @@ class Outbox:
             {"event_id": event.id, "endpoint": endpoint, "subject": event.subject}
             for event in new
             for endpoint in self._router.endpoints_for(event)
+            if endpoint not in besides
         ]
         if not owed:
             return
@@ -87,6 +94,27 @@ class Outbox:
         """Wake those who deliver, now that these events are in the store."""
         for endpoint in {name for event in new for name in self._router.endpoints_for(event)}:
             self._signals[endpoint].set()
+
+    @unbroken
+    async def announce(self, event: Event) -> None:
+        """Write an event that is worth something only while it is fresh.
+
+        Endpoints that are still owed an older one of its line are left out,
+        and without anybody to be sent it, it is not written.
+        """
+        heard = set(self._router.endpoints_for(event))
+        if not heard:
+            return
+        async with self._database.write() as connection:
+            query = sa.select(deliveries.c.endpoint).where(
+                deliveries.c.endpoint.in_(heard),
+                deliveries.c.subject == event.subject,
+                sa.text(OPEN),
+            )
+            owed = {EndpointName(one) for one in await connection.scalars(query)}
+            if heard - owed:
+                await self.enqueue(connection, [event], besides=owed)
+        self.committed([event])
 
     @unbroken
     async def claim(

@@ -86,6 +86,7 @@ coverage: Final = sa.Table(
     sa.Column("covered_from", Moment, nullable=False),
     sa.Column("covered_to", Moment, nullable=False),
     sa.Column("passes", sa.Integer, nullable=False),
+    sa.Column("skew", sa.Float, nullable=False, server_default="0"),  # seconds; see `Look`
     sa.Index(None, "watch", "covered_to"),
     sqlite_autoincrement=True,
 )
@@ -101,6 +102,7 @@ gaps: Final = sa.Table(
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("reason", sa.Text),
     sa.Column("closed_at", Moment),  # when a pass listed it after all
+    sa.Column("listed_from", Moment),  # where the window of that pass began
     sa.Column("found", sa.Integer),  # changes that this pass showed
     sa.Index(None, "watch", "gap_to"),
     sqlite_autoincrement=True,

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import sqlalchemy as sa
 
+from batchwatch.domain.coverage import Ledger
 from batchwatch.domain.delivery import OPEN as STILL_OPEN
 from batchwatch.domain.delivery import State
+from batchwatch.store import coverage as of_time
 from batchwatch.store.schema import (
     OPEN,
     attempts,
@@ -149,6 +151,16 @@ class Views:
             .outerjoin(covered, covered.c.watch == watches.c.name)
             .order_by(watches.c.name)
         )
+
+    async def ledgers(self, since: datetime) -> list[Row]:
+        """Each watch with its ledger from ``since`` on, and how far upstream's clock is ahead."""
+        async with self._database.read() as connection:
+            found = await of_time.since(connection, since)
+        rows = []
+        for row in await self._all(sa.select(watches).order_by(watches.c.name)):
+            windows, gaps, skew = found.get(row["name"], ([], [], 0.0))
+            rows.append(row | {"ledger": Ledger(row["started_at"], windows, gaps), "skew": skew})
+        return rows
 
     async def outbox(self) -> list[OutboxDepth]:
         """What is still owed, and what is dead, by endpoint and state."""

@@ -8,22 +8,26 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import sqlalchemy as sa
 
+from batchwatch.domain.event import gap_event
 from batchwatch.domain.watch import Trouble, WatchState, Work
+from batchwatch.store import coverage
 from batchwatch.store.engine import unbroken
-from batchwatch.store.schema import coverage, watches
+from batchwatch.store.schema import watches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from batchwatch.domain.batch import WatchName
+    from batchwatch.domain.coverage import Gap, Look
     from batchwatch.domain.event import Event
     from batchwatch.store.engine import Database
     from batchwatch.store.outbox import Outbox
 
 _TROUBLE: Final = msgspec.json.Decoder(Trouble)
+_SCOPE: Final = msgspec.json.Decoder(dict[str, str])
 _TROUBLES: Final = msgspec.json.Decoder(dict[Work, Trouble])
 
 
@@ -35,14 +39,20 @@ class Watches:
         self._outbox = outbox
 
     @unbroken
-    async def begin(self, name: WatchName, *, now: datetime) -> WatchState:
-        """The state of the watch; a new one begins ``now``."""
+    async def begin(
+        self, name: WatchName, *, now: datetime, scope: Mapping[str, str] | None = None
+    ) -> WatchState:
+        """The state of the watch; a new one begins ``now``, and so does one of another scope."""
         async with self._database.write() as connection:
             await connection.execute(
                 self._database.insert(watches).on_conflict_do_nothing(),
-                _row(WatchState(name, started_at=now)),
+                _row(WatchState(name, started_at=now, scope=scope)),
             )
-            return await self._state(connection, name)
+            known = await self._state(connection, name)
+            state = known.scoped(scope, now=now)
+            if state != known:
+                await self._write(connection, state, [])
+            return state
 
     async def state(self, name: WatchName) -> WatchState | None:
         """The state of the watch, or None if it never began."""
@@ -51,49 +61,48 @@ class Watches:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else _state(row)
 
+    async def covered(self, name: WatchName) -> tuple[datetime | None, Gap | None]:
+        """The last moment that was covered, and the unreadable entries that were listed then."""
+        async with self._database.read() as connection:
+            return await coverage.last(connection, name)
+
     @unbroken
     async def passed(
         self,
         name: WatchName,
+        look: Look,
         *,
         newest: datetime | None,
-        covered_from: datetime,
-        covered_to: datetime,
         now: datetime,
+        passes: int = 1,
+        gaps: Sequence[Gap] = (),
     ) -> WatchState:
         """Close a pass that listed every page of its window.
 
-        ``newest`` is the largest ``created_at`` it saw. The window joins the
-        ledger; where it reaches back to the last one, the two become one.
+        ``newest`` is the largest ``created_at`` that counts as seen. The
+        window joins the ledger, with the ``gaps`` that it ends or has; those
+        that are open are told.
         """
         async with self._database.write() as connection:
-            state, recovered = (await self._state(connection, name)).passed(newest, now=now)
-            await self._write(connection, state, recovered)
-            last = (
-                sa.select(sa.func.max(coverage.c.id))
-                .where(coverage.c.watch == name)
-                .scalar_subquery()
-            )
-            extended = await connection.execute(
-                sa.update(coverage)
-                .where(coverage.c.id == last, coverage.c.covered_to >= covered_from)
-                .values(
-                    covered_from=sa.case(
-                        (coverage.c.covered_from < covered_from, coverage.c.covered_from),
-                        else_=sa.literal(covered_from, coverage.c.covered_from.type),
-                    ),
-                    covered_to=covered_to,
-                    passes=coverage.c.passes + 1,
-                )
-            )
-            if not extended.rowcount:
-                await connection.execute(
-                    sa.insert(coverage).values(
-                        watch=name, covered_from=covered_from, covered_to=covered_to, passes=1
-                    )
-                )
-        self._outbox.committed([recovered] if recovered else ())
+            before = await self._state(connection, name)
+            state, recovered = before.passed(newest, now=now)
+            anew = not before.baseline_done
+            await coverage.extend(connection, name, look, passes=passes, anew=anew)
+            new = await coverage.note(connection, name, gaps)
+            events = [gap_event(name, gap, occurred_at=now) for gap in new if gap.is_open]
+            events += [recovered] if recovered else []
+            await self._write(connection, state, events)
+        self._outbox.committed(events)
         return state
+
+    @unbroken
+    async def touch(self) -> None:
+        """Write what is there already, to see whether the store still takes anything.
+
+        Raises :class:`~batchwatch.store.StoreError`.
+        """
+        async with self._database.write(durable=False) as connection:
+            await connection.execute(sa.update(watches).values(started_at=watches.c.started_at))
 
     async def failed(
         self,
@@ -123,7 +132,7 @@ class Watches:
     ) -> WatchState:
         async with self._database.write() as connection:
             state, event = judge(await self._state(connection, name))
-            await self._write(connection, state, event)
+            await self._write(connection, state, [event] if event else [])
         self._outbox.committed([event] if event else ())
         return state
 
@@ -132,13 +141,12 @@ class Watches:
         return _state((await connection.execute(query)).one())
 
     async def _write(
-        self, connection: AsyncConnection, state: WatchState, event: Event | None
+        self, connection: AsyncConnection, state: WatchState, events: Sequence[Event]
     ) -> None:
         await connection.execute(
             sa.update(watches).where(watches.c.name == state.name).values(_row(state))
         )
-        if event is not None:
-            await self._outbox.enqueue(connection, [event])
+        await self._outbox.enqueue(connection, events)
 
 
 def _state(row: sa.Row[Any]) -> WatchState:
@@ -149,6 +157,7 @@ def _state(row: sa.Row[Any]) -> WatchState:
         baseline_done=row.baseline_done,
         troubles=_TROUBLES.decode(row.troubles),
         alarm=_TROUBLE.decode(row.alarm) if row.alarm else None,
+        scope=_SCOPE.decode(row.scope) if row.scope else None,
     )
 
 
@@ -160,4 +169,5 @@ def _row(state: WatchState) -> dict[str, Any]:
         "baseline_done": state.baseline_done,
         "troubles": msgspec.json.encode(state.troubles).decode(),
         "alarm": msgspec.json.encode(state.alarm).decode() if state.alarm else None,
+        "scope": None if state.scope is None else msgspec.json.encode(state.scope).decode(),
     }

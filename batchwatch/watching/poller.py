@@ -18,12 +18,15 @@ from batchwatch.domain.cadence import (
     window_start,
 )
 from batchwatch.domain.changes import Recorder, is_lost
+from batchwatch.domain.coverage import Kind, Look, on_upstreams_clock
 from batchwatch.domain.refresh import MARGIN, plan_refresh
+from batchwatch.domain.watch import Work
 from batchwatch.llamacloud.budget import Priority
 from batchwatch.llamacloud.client import PAGE_SIZE, can_be_asked
 from batchwatch.llamacloud.errors import CloudError, Unreachable, is_systemic
 from batchwatch.log import get_logger
 from batchwatch.watching.fetcher import Fetched, Fetcher, Tally, UnderWay
+from batchwatch.watching.ledger import Ledger
 from batchwatch.watching.report import Reporter
 
 if TYPE_CHECKING:
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from batchwatch.domain.changes import Changes
     from batchwatch.domain.reconcile import Oddity
     from batchwatch.domain.refresh import Share
-    from batchwatch.domain.watch import Watch, WatchState, Work
+    from batchwatch.domain.watch import Watch, WatchState
     from batchwatch.llamacloud.client import LlamaCloud
     from batchwatch.llamacloud.wire import Page
     from batchwatch.metrics import Metrics
@@ -42,7 +45,6 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
-LEDGER_EVERY: Final = 60.0  # seconds between two entries that say nothing but "still watching"
 KNOWN_LIMIT: Final = 50_000  # fingerprints that are remembered, some 15 MB
 ROUND: Final = 1_000  # batches that are asked for singly in one round
 ELSEWHERE_LIMIT: Final = 10_000  # batches of other directories that are remembered, some 1 MB
@@ -57,7 +59,9 @@ class Pass:
     not_after: datetime  # when it began, by the earlier of the two clocks
     seen: set[BatchId] = field(default_factory=set)
     newest: datetime | None = None  # the largest created_at in the window
+    covered_to: datetime | None = None  # when it began, on upstream's clock
     pages: int = 0
+    unreadable: int = 0  # entries
     transitions: int = 0
     oddities: Counter[Oddity] = field(default_factory=Counter)
     requests: int = 0
@@ -93,13 +97,15 @@ class Poller:
         self._watches = watches
         self._clock = clock
         self._metrics = metrics
+        self.ledger = Ledger(watch, watches=watches, clock=clock, metrics=metrics)
         self._state: WatchState | None = None
-        self._closed_at = -LEDGER_EVERY  # monotonic; when the ledger was written
         self._full_page = 0  # the most items on a page that had a next one; 0: none was seen yet
         self._known: dict[str, str] = {}  # by id, fingerprints that the store is known to hold
         self._forgotten = 0  # how often GETs made fingerprints doubtful
         self._listed = False  # whether a listing has shown anything yet
         self._reporter = Reporter(watch.name, metrics=metrics)
+        self._garbled = 0  # the most entries that no page made sense of, and that was said
+        self._sweep_failed: str | None = None  # why, the last time that it did
         self._unreadable: set[BatchId] = set()  # batches whose GETs fail, and that was said
         self._lost: set[BatchId] = set()  # by their GETs; a listing is to be asked
         self._under_way: UnderWay = {}  # asked for singly, and not recorded yet
@@ -109,6 +115,7 @@ class Poller:
         self._elsewhere: set[BatchId] = set()  # asked for, and of another directory
         self.baseline = asyncio.Event()  # the first pass ever has ended
         self.recorded = asyncio.Event()  # answers of GETs were: other results may be due
+        self.unsettled = asyncio.Event()  # results were: their jobs are to be followed
         self.present: Pass | None = None  # under way, or the last one
 
     async def poll(self) -> Pass:
@@ -135,9 +142,9 @@ class Poller:
         was seen until then is recorded; the cursor stays, so that the next
         pass lists the same window again.
         """
-        begun_at = self._clock.now()
+        begun_at, begun = self._clock.now(), self._clock.monotonic()
         asked = self.cloud.requests
-        self._state = self._state or await self._watches.state(self.watch.name)
+        self._state = self._state or await self._remembered()
         self._note_baseline()
         self.present = this = Pass(self._window_start(begun_at), not_after=begun_at)
         await self._tell_overdue()
@@ -150,13 +157,16 @@ class Poller:
                     await self._begun(page)
                     if page.date is not None and not this.pages:
                         this.not_after = min(begun_at, page.date)
+                        elapsed = self._clock.monotonic() - begun
+                        this.covered_to = on_upstreams_clock(begun_at, page.date, elapsed=elapsed)
+                    this.unreadable += page.unreadable
                     await self._take(page, this)
                     newest = page.newest()
                     if newest is not None:
                         this.newest = newest if this.newest is None else max(this.newest, newest)
         finally:
             self._listed = self._listed or bool(this.pages)
-        await self._close(this, begun_at)
+        await self._close(this, begun_at, begun)
         await self._count_active(this)
         this.requests = self.cloud.requests - asked
         return this
@@ -172,35 +182,32 @@ class Poller:
                 self.watch.name, ids, lambda known: recorder.overdue(known, now=now)
             )
 
-    async def _close(self, this: Pass, begun_at: datetime) -> None:
-        """Remember that the window was listed to its end.
-
-        Where that changes nothing but the ledger's last moment, it is written
-        once a minute: what a crash forgets of it, the next window covers.
-        """
-        state = await self._begun(None)
-        now = self._clock.now()
+    async def _close(self, this: Pass, begun_at: datetime, begun: float) -> None:
+        """Remember that the window was listed to its end."""
+        look = Look(
+            this.window_start,
+            this.covered_to or begun_at,
+            begun_at,
+            monotonic=begun,
+            found=this.transitions,
+            unreadable=this.unreadable,
+        )
         # No newer than the pass is old: what was created meanwhile may stand on a page read before.
         newest = this.newest and min(this.newest, this.not_after)
-        unchanged = state.passed(newest, now=now)[0] == state
-        if unchanged and self._clock.monotonic() - self._closed_at < LEDGER_EVERY:
-            return
-        self._state = await self._watches.passed(
-            self.watch.name,
-            newest=newest,
-            covered_from=this.window_start,
-            covered_to=begun_at,
-            now=now,
-        )
+        before = await self._begun(None)
+        self._state = await self.ledger.close(before, look, newest=newest)
         self._note_baseline()
-        self._closed_at = self._clock.monotonic()
-        if len(self._known) > KNOWN_LIMIT:
+        if not this.unreadable:
+            self._garbled = 0
+        if self._state is not before and len(self._known) > KNOWN_LIMIT:
             self._known.clear()  # it fills again with what is listed now
 
     async def failed(
         self, work: Work, reason: str, *, may_pass: bool, lasted: timedelta = timedelta(0)
     ) -> WatchState:
         """Note work that upstream did not let through, for as long as ``lasted``."""
+        if work is Work.DISCOVERY:  # what has lasted for long has not failed yet
+            self.ledger.held_up(Kind.SLOW if lasted else Kind.FAILING, reason)
         await self._begun(None)  # even the first pass ever may fail
         self._state = await self._watches.failed(
             self.watch.name,
@@ -301,7 +308,11 @@ class Poller:
                 if is_systemic(error):
                     raise
                 # What it did not show is fetched singly: more requests, and nothing is missed.
-                log.warning("sweep.failed", watch=self.watch.name, reason=str(error))
+                told = self._sweep_failed == str(error)
+                (log.debug if told else log.warning)(
+                    "sweep.failed", watch=self.watch.name, reason=str(error)
+                )
+                self._sweep_failed = str(error)
                 if isinstance(error, Unreachable):
                     break  # it has taken long enough
 
@@ -370,7 +381,8 @@ class Poller:
         if page.next_page_token and page.items:
             # A full page: so many upstream gives. The largest counts, for some come short.
             self._full_page = max(self._full_page, len(page.items))
-        if page.unreadable:
+        if page.unreadable > self._garbled:
+            self._garbled = page.unreadable
             log.error("page.unreadable", watch=self.watch.name, items=page.unreadable)
         this.seen.update(BatchId(one) for one in seen)
         # What the store is known to hold needs no question; it is asked about all else.
@@ -434,6 +446,8 @@ class Poller:
             # It is no longer as a page showed it.
             self._forget(one.id for one in fetched.seen)
             self._report(changes, this)
+            if changes.outcomes:
+                self.unsettled.set()
         if fetched.missing:
             self._forget(fetched.missing)  # should they come back, they are news
             changes = await self._batches.change(
@@ -472,8 +486,27 @@ class Poller:
             now = self._clock.now()
             if page is not None and page.date is not None and abs(page.date - now) > _SAME_CLOCK:
                 now = page.date
-            self._state = await self._watches.begin(self.watch.name, now=now)
+            self._state = await self._watches.begin(
+                self.watch.name, now=now, scope=self.watch.scope
+            )
         return self._state
+
+    async def _remembered(self) -> WatchState | None:
+        """The watch's state, unless it is of another scope: then it begins anew."""
+        state = await self._watches.state(self.watch.name)
+        scope = self.watch.scope
+        if state is None or state.scope == scope:
+            return state
+        if state.scope is None:  # from an older version, which asked for the same
+            return await self._watches.begin(self.watch.name, now=self._clock.now(), scope=scope)
+        log.warning(
+            "watch.rescoped",
+            watch=self.watch.name,
+            before=state.scope,
+            now=scope,
+            reason="it begins anew there: batches that have ended already are told to nobody",
+        )
+        return None
 
     def _window_start(self, now: datetime) -> datetime:
         state = self._state
@@ -501,6 +534,7 @@ class Poller:
             self.watch.base_url,
             backlog_before=state.started_at if state and silent else None,
             first_listing=not self._listed,
+            file_names=self.watch.file_names,
         )
 
     def _report(self, changes: Changes, this: Pass | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from batchwatch.domain.batch import Results
+from batchwatch.domain.event import BATCH_SETTLED
 from batchwatch.log import get_logger
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from batchwatch.domain.batch import BatchId, WatchName
     from batchwatch.domain.changes import Changes
+    from batchwatch.domain.event import Event
     from batchwatch.metrics import Metrics
 
 log = get_logger()
@@ -51,6 +53,9 @@ class Reporter:
                     batch_id=transition.batch_id,
                     status=status,
                 )
+        for event in changes.events:
+            if event.type == BATCH_SETTLED:
+                self._settled(event)
         for batch in changes.batches.values():
             if batch.results is Results.GIVEN_UP:
                 log.warning(
@@ -63,6 +68,20 @@ class Reporter:
             self._metrics.oddities.labels(self._watch, oddity.value).inc(count)
         for batch_id in _first(self._contradicted, changes.contradicted):
             log.warning("status.contradicted", watch=self._watch, batch_id=batch_id)
+
+    def _settled(self, event: Event) -> None:
+        settled = event.data["settled"]
+        counts = {fate: count for fate, count in (settled["counts"] or {}).items() if count}
+        log.info(
+            "batch.settled",
+            watch=self._watch,
+            batch_id=event.batch_id,
+            state=settled["state"],
+            **counts,
+        )
+        for fate, count in counts.items():
+            if fate != "files":
+                self._metrics.settled_files.labels(self._watch, fate).inc(count)
 
 
 def _first(warned: set[_T], of: Iterable[_T]) -> set[_T]:

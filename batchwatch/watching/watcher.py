@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from batchwatch.domain.cadence import backoff, next_poll, silence_allowed
+from batchwatch.domain.coverage import Kind
 from batchwatch.domain.watch import Work
 from batchwatch.llamacloud.errors import CloudError, is_systemic
 from batchwatch.log import get_logger
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
     from batchwatch.metrics import Metrics
     from batchwatch.watching.hints import Follower
     from batchwatch.watching.poller import Pass, Poller
+    from batchwatch.watching.settler import Settler
 
 log = get_logger()
 
 SHORTEST: Final = 0.1  # seconds between two looks at what is due
 LOOK_EVERY: Final = 5.0  # seconds between two looks at whether passes still end
+STALLED: Final = 60.0  # seconds without such a look: a store that hangs, or a bug
 LONG: Final = 60.0  # seconds that a pass, or a pause that upstream asks for, may last unsaid
 UNREFRESHED: Final = 90.0  # seconds, or four intervals: then a refresh waits for no pass
 RETRY: Final = 5.0  # seconds until a store that failed is asked again
@@ -42,19 +45,31 @@ class Watcher:
     """
 
     def __init__(
-        self, poller: Poller, *, clock: Clock, metrics: Metrics, follower: Follower | None = None
+        self,
+        poller: Poller,
+        *,
+        settler: Settler,
+        follower: Follower | None = None,
+        clock: Clock,
+        metrics: Metrics,
+        first_after: float = 0.0,
     ) -> None:
+        """``first_after`` is how many seconds its first pass waits, so that many do not collide."""
         self.watch = poller.watch
+        self._first_after = first_after
         self._poller = poller
+        self._settler = settler
         self.follower = follower  # of hints, if any can come
         self._clock = clock
         self._metrics = metrics
         self._awaited = poller.recorded  # there may be results to ask for
+        self._unsettled = poller.unsettled  # there are jobs to follow
         self._beside: set[asyncio.Task[None]] = set()
         self._refreshing: asyncio.Task[None] | None = None
         self._began_at = self._refreshed_at = clock.monotonic()
         self._pass_began_at: float | None = None  # of the present one
         self.last_good: float | None = None  # monotonic, when the last whole pass ended
+        self._turned_at = clock.monotonic()  # when it last looked whether passes still end
         self._silence_told: float | None = None  # the last good pass whose absence was told
         self._ailing: dict[Work, str] = {}  # why work failed the last time, if it did
 
@@ -62,15 +77,26 @@ class Watcher:
         """Pass after pass until ``stop``; may be cancelled at any moment, all is in the store."""
         self._began_at = self._refreshed_at = self._clock.monotonic()
         async with asyncio.TaskGroup() as group:
-            for forever in (self._complete_for_ever(group), self._look_after(group)):
+            for forever in (
+                self._complete_for_ever(group),
+                self._settle_for_ever(group),
+                self._look_after(group),
+            ):
                 self._go(group, forever)
             if self.follower is not None:
                 self._go(group, self.follower.run())
+            if self._first_after:
+                await self._clock.wait(stop, self._first_after)
             while not stop.is_set():
                 pause = await self._pass(group)
                 await self._clock.wait(stop, pause)
             for task in self._beside:
                 task.cancel()
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether it no longer even looks whether its passes end; upstream cannot do that."""
+        return self._clock.monotonic() - self._turned_at > STALLED
 
     def troubles(self) -> list[str]:
         """Why this watch is not well, if it is not."""
@@ -115,7 +141,7 @@ class Watcher:
         interval = self.watch.interval
         while True:
             await self._clock.sleep(LOOK_EVERY)
-            now = self._clock.monotonic()
+            self._turned_at = now = self._clock.monotonic()
             if now - self._refreshed_at > max(UNREFRESHED, 4 * interval):
                 self._refresh(group, None)
             good = self._began_at if self.last_good is None else self.last_good
@@ -147,7 +173,16 @@ class Watcher:
             await self._begin(group, Work.RESULTS, self._poller.complete)
             if Work.RESULTS in self._ailing:
                 await self._clock.sleep(RETRY)  # what was not written down is still due
-            await self._clock.wait(self._awaited, await self._until_results())
+            await self._clock.wait(self._awaited, await self._until(self._poller.until_results))
+
+    async def _settle_for_ever(self, group: asyncio.TaskGroup) -> None:
+        """Follow jobs whenever some are due to be asked for, until cancelled."""
+        while True:
+            self._unsettled.clear()
+            await self._begin(group, Work.SETTLING, self._settler.settle)
+            if Work.SETTLING in self._ailing:
+                await self._clock.sleep(RETRY)
+            await self._clock.wait(self._unsettled, await self._until(self._settler.until_settle))
 
     async def _begin(
         self,
@@ -206,10 +241,10 @@ class Watcher:
             return 1
         return state.troubles[work].failures
 
-    async def _until_results(self) -> float | None:
-        """Seconds until missing results are due to be asked for, if any are missing."""
+    async def _until(self, due: Callable[[], Awaitable[float | None]]) -> float | None:
+        """Seconds until something is due to be asked for, if anything is."""
         try:
-            pause = await self._poller.until_results()
+            pause = await due()
         except StoreError:
             return RETRY
         return None if pause is None else max(SHORTEST, pause)
@@ -261,4 +296,5 @@ class Watcher:
         told = self._ailing.get(Work.DISCOVERY) == str(error)
         (log.debug if told else log.error)("store.failed", watch=name, reason=str(error))
         self._ailing[Work.DISCOVERY] = str(error)
+        self._poller.ledger.held_up(Kind.SLOW, str(error))
         return backoff(3, interval=self.watch.interval, jitter=random.random())

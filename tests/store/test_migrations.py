@@ -18,7 +18,7 @@ from batchwatch.store import Database
 from batchwatch.store.migrations import upgrade
 from batchwatch.store.schema import HEAD, to_micros
 from tests.store.conftest import HOOK, over
-from tests.support.builders import WATCH, at
+from tests.support.builders import WATCH, a_look, at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,9 +147,7 @@ async def test_a_watch_that_failed_recovers_and_says_so(old_url: str) -> None:
     """The alarm of before is the one that is called off."""
     database = await Database.open(old_url)
     store = over(database)
-    state = await store.watches.passed(
-        WATCH, newest=at(60), covered_from=at(0), covered_to=at(300), now=at(300)
-    )
+    state = await store.watches.passed(WATCH, a_look(0, 300), newest=at(60), now=at(300))
     claimed = await store.at(300).outbox.claim(HOOK, limit=9)
     await database.close()
 

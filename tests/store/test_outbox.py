@@ -182,7 +182,7 @@ async def test_a_replay_takes_its_place_in_its_line_and_overtakes_nothing(
         types += [one.type for one in claimed]
         await store.outbox.settle([delivered(one) for one in claimed])
     rest = ["batch.running"] if fate is failed else []
-    assert ["batch.pending", *rest, "batch.completed"] == types
+    assert ["batch.pending", *rest, "batch.completed", "batch.settled"] == types
 
 
 async def test_a_replay_goes_before_one_that_waits_for_its_retry(store: Store) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import sqlalchemy as sa
 
 from batchwatch.domain.cadence import FAILING_TO_ALARM, FAILURES_TO_ALARM, REFUSALS_TO_ALARM
+from batchwatch.domain.coverage import Gap, Kind
 from batchwatch.domain.delivery import Attempt, Claimed, Settled, State
 from batchwatch.domain.watch import Work
 from batchwatch.store import Outbox
 from batchwatch.store.errors import StoreFull
 from batchwatch.store.schema import coverage
 from tests.store.conftest import HOOK, Store
-from tests.support.builders import WATCH, at
+from tests.support.builders import WATCH, a_look, at
 
 
 async def ledger(store: Store) -> list[tuple[object, ...]]:
@@ -31,9 +34,7 @@ async def test_a_watch_begins_once(store: Store) -> None:
 async def test_passes_without_a_gap_are_one_row(store: Store) -> None:
     """And one that does not reach back to the last begins a new one: the gap stays visible."""
     for start, end in ((0, 100), (50, 200), (200, 300), (301, 400), (-10, 500)):
-        await store.watches.passed(
-            WATCH, newest=at(end), covered_from=at(start), covered_to=at(end), now=at(end)
-        )
+        await store.watches.passed(WATCH, a_look(start, end), newest=at(end), now=at(end))
 
     assert [(at(0), at(300), 3), (at(-10), at(500), 2)] == await ledger(store)
     state = await store.watches.state(WATCH)
@@ -42,9 +43,7 @@ async def test_passes_without_a_gap_are_one_row(store: Store) -> None:
 
 
 async def passed(store: Store, second: float) -> None:
-    await store.watches.passed(
-        WATCH, newest=None, covered_from=at(0), covered_to=at(second), now=at(second)
-    )
+    await store.watches.passed(WATCH, a_look(0, second), newest=None, now=at(second))
 
 
 async def failed(
@@ -127,6 +126,52 @@ async def test_an_alarm_that_cannot_be_written_was_not_raised(
     await failed(store, 61, may_pass=False)
 
     assert ["watch.failing"] == await told(store)
+
+
+async def test_a_gap_that_stays_open_is_told_once(store: Store) -> None:
+    """However often it is written, and with it or not at all; a closed one is told to nobody."""
+    gap = Gap(at(10), at(20), Kind.UNREADABLE, "1 entry")
+    shut = Gap(at(0), at(10), Kind.STOPPED, closed_at=at(20), listed_from=at(0), found=3)
+    for second in (20, 80, 140):
+        lasting = replace(gap, end=at(second))
+        await store.watches.passed(
+            WATCH, a_look(0, second), newest=None, now=at(second), gaps=[shut, lasting]
+        )
+    assert ["watch.gap"] == await told(store)
+    assert (at(140), lasting) == await store.watches.covered(WATCH)
+
+    done = replace(lasting, closed_at=at(200))
+    await store.watches.passed(WATCH, a_look(0, 200), newest=None, now=at(200), gaps=[done])
+    (row,) = await store.views.ledgers(at(0))
+    assert ([shut, done], []) == (row["ledger"].gaps, await told(store))
+    assert (at(200), None) == await store.watches.covered(WATCH)
+
+
+async def test_a_gap_that_cannot_be_told_was_not_noted(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger, its gaps and the event are one transaction."""
+
+    async def break_off(*_args: object, **_more: object) -> None:
+        raise StoreFull("no room")
+
+    gap = Gap(at(10), at(20), Kind.STOPPED)
+    with monkeypatch.context() as patch:
+        patch.setattr(Outbox, "_move_up", break_off)
+        with pytest.raises(StoreFull):
+            await store.watches.passed(WATCH, a_look(0, 20), newest=None, now=at(20), gaps=[gap])
+
+    assert (None, None) == await store.watches.covered(WATCH)
+    assert [] == await ledger(store)
+
+
+async def test_a_ledger_of_another_scope_is_not_continued(store: Store) -> None:
+    """The first pass of the new one has a row of its own, though its window reaches back."""
+    for number, second in enumerate((100, 200, 300)):
+        await store.watches.begin(WATCH, now=at(second), scope={"base_url": str(number)})
+        await passed(store, second)
+
+    assert [(at(0), at(second), 1) for second in (100, 200, 300)] == await ledger(store)
 
 
 def _done(claimed: Claimed) -> Settled:

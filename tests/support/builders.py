@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchwatch.domain.batch import RUNNING, Batch, BatchId, Observation, Status, WatchName
 from batchwatch.domain.changes import Recorder
+from batchwatch.domain.coverage import Look
+from batchwatch.domain.event import rfc3339
 from tests.support.clock import EPOCH
+
+if TYPE_CHECKING:
+    from batchwatch.domain.payload import DaemonData
 
 WATCH = WatchName("default")
 BASE_URL = "https://llamacloud.test"
@@ -52,6 +57,32 @@ def a_batch(status: Status = RUNNING, *, updated: float | None = 0, **more: Any)
         updated_at=seen.updated_at,
     )
     return replace(batch, **more)
+
+
+def a_pulse(**more: Any) -> DaemonData:
+    """What a heartbeat tells of a daemon with one watch and one endpoint."""
+    data: DaemonData = {
+        "version": "1.2.3",
+        "started_at": rfc3339(at(0)),
+        "observed_at": rfc3339(at(9)),
+        "uptime": 9.0,
+        "watches": [
+            {
+                "watch": WATCH,
+                "last_good_poll": rfc3339(at(8)),
+                "active_batches": 3,
+                "failing": None,
+            }
+        ],
+        "endpoints": [{"endpoint": "ops", "state": "well", "owed": 0, "dead": 0}],
+    }
+    return {**data, **more}  # type: ignore[typeddict-item]  # by its fields
+
+
+def a_look(start: float, end: float, **more: Any) -> Look:
+    """A whole pass at the second ``end``, of a window from ``start``; all clocks agree."""
+    look = Look(covered_from=at(start), covered_to=at(end), begun_at=at(end), monotonic=end)
+    return replace(look, **more)
 
 
 def a_recorder(**more: Any) -> Recorder:

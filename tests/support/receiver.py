@@ -104,11 +104,12 @@ class Receiver:
         return [one for one in self.received if one.path == path]
 
     def statuses(self, path: str = "/hook") -> dict[str, list[str]]:
-        """What each batch was said to be, in the order of arrival, repeats left out."""
+        """What each batch was said to become, in the order of arrival, repeats left out."""
         told: dict[str, list[str]] = defaultdict(list)
         seen: set[str] = set()
         for one in self.on(path):
-            if one.id not in seen and "batch" in one.event["data"]:
+            settled = one.event["type"] == "batch.settled"
+            if one.id not in seen and "batch" in one.event["data"] and not settled:
                 seen.add(one.id)
                 told[one.batch_id].append(one.event["data"]["batch"]["status"])
         return dict(told)

@@ -511,3 +511,49 @@ async def test_secrets_that_have_all_expired_are_wrong(environ: dict[str, str]) 
     assert (
         "every secret has expired; put a new one in front" in about("endpoint webhook", findings)[1]
     )
+
+
+async def test_watches_that_list_the_same_batches_are_told(environ: dict[str, str]) -> None:
+    """Their keys are two, and still they see the same project; a page of each shows it."""
+    page = a_page(*(a_batch(f"bat-{number}") for number in range(3)), token="more")
+    watches = {
+        f"BATCHWATCH_WATCHES__{name}__API_KEY": f"llx-{name}" for name in ("one", "two", "three")
+    }
+    async with serving(page) as upstream, serving(a_page(a_batch("bat-9"))) as elsewhere:
+        more = {"BATCHWATCH_WATCHES__three__BASE_URL": elsewhere.url}
+        watches = {name.upper(): value for name, value in (watches | more).items()}
+        findings = await found(environ, LLAMA_CLOUD_BASE_URL=upstream.url, **watches)
+
+    told = [one for one in findings if one.verdict is Verdict.WARNING]
+    assert ["watch two"] == [one.part for one in told]
+    assert told[0].text.startswith("it and watch one see the same batches (3 of 3 of the last 3 d")
+    assert 4 == len(upstream.requests)
+
+
+async def test_watches_that_overlap_by_what_is_set_cost_no_request(
+    environ: dict[str, str], sim: Simulator
+) -> None:
+    """The settings say it already."""
+    watches = {f"BATCHWATCH_WATCHES__{name}__LOOKBACK": "1d" for name in ("A", "B")}
+    findings = await found(environ, **watches)
+
+    (told,) = [one for one in findings if one.verdict is Verdict.WARNING]
+    assert "watches.a and watches.b see the same batches" in told.text
+    assert 2 == sim.requests.total()
+
+
+async def test_where_the_switch_is_is_told_and_nothing_is_sent(
+    environ: dict[str, str], receiver: Receiver
+) -> None:
+    """By its host alone: its path is a secret."""
+    url = f"{receiver.url}/ping/s3cret"
+    findings = await found(environ, BATCHWATCH_HEARTBEAT_URL=url)
+    gone = await found(environ, BATCHWATCH_HEARTBEAT_URL="https://nobody.invalid/s3cret")
+    refused = await found(environ, BATCHWATCH_HEARTBEAT_URL="http://169.254.169.254/s3cret")
+
+    where = (Verdict.OK, f"{receiver.url}/… is at 127.0.0.1; it is asked every 1m")
+    assert where == about("heartbeat", findings)
+    assert [] == receiver.received
+    for one in (gone, refused):
+        assert Verdict.WRONG is about("heartbeat", one)[0]
+    assert "s3cret" not in f"{findings} {gone} {refused}"

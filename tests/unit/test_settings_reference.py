@@ -112,7 +112,7 @@ def test_the_example_shows_the_defaults(tmp_path: Path) -> None:
 
     invented = {
         "llama_cloud_api_key", "webhook_url", "webhook_secret", "slack_webhook_url", "api_token",
-        "hint_secret", "database_url", "data_dir", "config", *GROUPS,
+        "database_url", "data_dir", "config", "heartbeat_url", "hint_secret", *GROUPS,
     }  # fmt: skip
     for name in Settings.model_fields.keys() - invented:
         assert getattr(default, name) == getattr(shown, name), name
@@ -241,7 +241,7 @@ def test_a_missing_signature_is_cured_where_the_endpoint_is_set(
 @pytest.mark.parametrize(
     ("events", "unsent"),
     [
-        ("batch.failed,batch.stuck,daemon.*", "batch.stuck, daemon.*"),
+        ("batch.failed,batch.stuck,daemon.*", "batch.stuck"),
         ("endpoint.*,batch.*,*", ""),
     ],
 )
@@ -290,3 +290,54 @@ def test_event_types_are_told_apart() -> None:
     """Each has one group and one name, and none is there twice."""
     assert len(EVENT_TYPES) == len(set(EVENT_TYPES))
     assert all(re.fullmatch(r"[a-z]+\.[a-z]+", event) for event in EVENT_TYPES)
+
+
+DIRECTORY = {"source_directory_id": "dir-1"}
+PROJECT = {"project_id": "prj-1"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [
+        ({}, {}, True),
+        ({}, DIRECTORY, True),
+        (DIRECTORY, {}, True),
+        (DIRECTORY, {"source_directory_id": "dir-2"}, False),
+        (PROJECT, {}, True),
+        (PROJECT, {"project_id": "prj-2"}, False),
+        (PROJECT, DIRECTORY, False),
+        ({"api_key": "llx-a"}, {"api_key": "llx-b"}, False),
+        ({"api_key": "llx-a", **PROJECT}, {"api_key": "llx-b", **PROJECT, **DIRECTORY}, True),
+        ({}, {"base_url": "https://api.cloud.eu.llamaindex.ai"}, False),
+    ],
+)
+def test_watches_that_see_the_same_batches_are_warned_of(
+    one: dict[str, str], other: dict[str, str], *, overlap: bool
+) -> None:
+    """By what is set: the same key or project, and one asks for a part of what the other does."""
+    names = {
+        f"BATCHWATCH_WATCHES__{name}__{key.upper()}": value
+        for name, given in (("A", {**one, "lookback": "1d"}), ("B", {**other, "lookback": "1d"}))
+        for key, value in given.items()
+    }
+    told = [one for one in warnings(load(environ={**ENOUGH, **names})) if "same batches" in one]
+
+    assert overlap == bool(told)
+    if told:
+        assert told[0].startswith("watches.a and watches.b see the same batches")
+
+
+def test_of_many_that_overlap_each_is_warned_of_once() -> None:
+    """Not for each pair of them."""
+    names = {f"BATCHWATCH_WATCHES__W{number}__LOOKBACK": "1d" for number in range(9)}
+    told = [one for one in warnings(load(environ={**ENOUGH, **names})) if "same batches" in one]
+
+    assert 8 == len(told)
+
+
+def test_a_switch_that_is_asked_in_the_open_is_warned_of() -> None:
+    """And its path is not shown."""
+    url = {"BATCHWATCH_HEARTBEAT_URL": "http://hc.example/ping/s3cret"}
+    *_, told = warnings(load(environ={**ENOUGH, **url}))
+
+    assert told.startswith("heartbeat_url is asked unencrypted at http://hc.example/…")

@@ -29,6 +29,7 @@ from batchwatch.domain.batch import (
     Status,
     WatchName,
 )
+from batchwatch.domain.coverage import Gap, Kind
 from batchwatch.domain.event import (
     BATCH_DISCOVERED,
     BATCH_VANISHED,
@@ -37,12 +38,14 @@ from batchwatch.domain.event import (
     WATCH_RECOVERED,
     Event,
     batch_event,
+    gap_event,
+    heartbeat_event,
     type_of,
     watch_event,
 )
 from batchwatch.llamacloud.diagnosis import Asked, refused
 from batchwatch.llamacloud.key import ApiKey
-from tests.support.builders import BASE_URL, WATCH, a_batch, at
+from tests.support.builders import BASE_URL, WATCH, a_batch, a_pulse, at
 
 LINK = f"{BASE_URL}/api/v2/batches/bat-1?expand=results"
 ENTITY = re.compile(r"&(?:amp|lt|gt);")
@@ -261,6 +264,33 @@ def test_the_all_clear_is_no_alarm(reason: str, was: str) -> None:
 
     assert_slack_takes(said)
     assert f"It lasted 5 min 10 s.{was}" == texts(said)[0]
+
+
+def test_a_gap_says_which_time_it_is_about_and_what_to_do() -> None:
+    """Whoever reads it can look at LlamaCloud for that time."""
+    gap = Gap(at(0), at(60), Kind.UNREADABLE, "1 entry without an id")
+    said = said_of(gap_event(WATCH, gap, occurred_at=at(90)))
+
+    assert_slack_takes(said)
+    assert "🕳️ Batches may be unknown" == said["text"]
+    span, reason, remedy = texts(said)[0].split("\n")
+    assert "From 2026-11-24 08:00:00 UTC to 2026-11-24 08:01:00 UTC (unreadable)." == span
+    assert (gap.reason, gap.what_to_do) == (reason, remedy)
+
+
+def test_a_heartbeat_is_a_line_and_one_for_each_trouble() -> None:
+    """As far as there is room for them."""
+    ill = [
+        {"watch": f"w{n}", "last_good_poll": None, "active_batches": 2, "failing": "no <key>"}
+        for n in range(FAILURES_SHOWN + 2)
+    ]
+    for watches, lines in ((a_pulse()["watches"], 1), (ill, 1 + FAILURES_SHOWN + 1)):
+        event = heartbeat_event(a_pulse(watches=watches), slot=at(0), store="", occurred_at=at(9))
+        said = said_of(event)
+        assert_slack_takes(said)
+        assert lines == len(texts(said)[0].split("\n"))
+    assert "• w0: no &lt;key&gt;" in texts(said)[0]
+    assert texts(said)[0].endswith("… and 2 more")
 
 
 @pytest.mark.parametrize("type_", EVENT_TYPES)

@@ -208,6 +208,23 @@ def test_bytes_that_are_no_utf_8_do_not_cost_the_page() -> None:
     assert ["bat-\ufffd", "bat-2"] == [item.id for item in read_page(said).items]
 
 
+@pytest.mark.parametrize("entry", [b"0", b"{}", b'{"id":"a","status":"b"}'])
+def test_a_page_of_millions_of_entries_is_refused_as_a_whole(entry: bytes) -> None:
+    """One by one they would take a processor and a gigabyte, which the other watches need."""
+    body = b'{"items":[' + b",".join([entry] * 2_100_000) + b"]}"
+
+    with pytest.raises(Unreadable, match="at most 100,000 entries"):
+        read_page(body)
+
+
+def test_a_batch_with_millions_of_results_has_none() -> None:
+    """They are asked for again, as any that are missing; the batch itself is read."""
+    results = b",".join([b"0"] * 2_100_000)
+    item, outcomes = read_batch(b'{"id":"bat-1","status":"COMPLETED","results":[' + results + b"]}")
+
+    assert ("bat-1", None) == (item.id, outcomes)
+
+
 def test_jobs_are_read_as_tolerantly() -> None:
     """A failed job without a readable reason is still a failed job."""
     rows = [

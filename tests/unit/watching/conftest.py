@@ -19,8 +19,9 @@ from batchwatch.llamacloud.budget import Budget
 from batchwatch.llamacloud.client import LlamaCloud, Scope
 from batchwatch.llamacloud.errors import CloudError
 from batchwatch.metrics import Metrics
-from batchwatch.store import Batches, Database, Outbox, Views, Watches
+from batchwatch.store import Batches, Database, FileNames, Outbox, Views, Watches
 from batchwatch.watching.poller import Pass, Poller
+from batchwatch.watching.settler import Settler
 from batchwatch.watching.watcher import Watcher
 from tests.support.builders import WATCH
 
@@ -41,6 +42,7 @@ class Stand:
     clock: ManualClock
     watch: Watch
     poller: Poller
+    settler: Settler
     watcher: Watcher
     batches: Batches
     watches: Watches
@@ -109,9 +111,17 @@ def stand(tmp_path: Path) -> Standing:
             poller = Poller(
                 watch, cloud=cloud, batches=batches, watches=watches, clock=clock, metrics=metrics
             )
-            watcher = Watcher(poller, clock=clock, metrics=metrics)
+            settler = Settler(
+                watch,
+                cloud=cloud,
+                batches=batches,
+                names=FileNames(database),
+                clock=clock,
+                metrics=metrics,
+            )
+            watcher = Watcher(poller, settler=settler, clock=clock, metrics=metrics)
             yield Stand(
-                sim, clock, watch, poller, watcher, batches, watches, outbox,
+                sim, clock, watch, poller, settler, watcher, batches, watches, outbox,
                 Views(database), cloud, metrics,
             )  # fmt: skip
 

@@ -98,7 +98,7 @@ async def test_a_look_records_what_it_shows_and_its_results_follow(stand: Standi
 
     assert (1, None) == (first.answered, first.error)
     assert ["batch.pending"] == pending
-    assert ["batch.completed"] == [one["type"] for one in completed]
+    assert "batch.completed" == completed[0]["type"]
     assert 1 == completed[0]["data"]["results"]["counts"]["failed"]
     assert at.poller.recorded.is_set()
 
@@ -201,7 +201,7 @@ async def test_a_hint_has_its_batch_looked_at(stand: Standing) -> None:
                 await desk.until(number + 1)
         told = await at.told_types()
 
-    assert ["batch.pending", "batch.running", "batch.completed"] == told
+    assert ["batch.pending", "batch.running", "batch.completed"] == told[:3]
     assert {"shown": 3} == desk.outcomes
 
 

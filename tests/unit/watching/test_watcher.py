@@ -13,7 +13,7 @@ from batchwatch.domain.cadence import REFUSALS_TO_ALARM, SILENCE_TO_ALARM
 from batchwatch.simulator import FileLife, Simulator, Switch, a_life
 from batchwatch.store import Watches
 from batchwatch.store.errors import StoreFull
-from batchwatch.watching.watcher import LOOK_EVERY
+from batchwatch.watching.watcher import LOOK_EVERY, STALLED
 from tests.support.clock import EPOCH, ManualClock
 from tests.unit.watching.conftest import HOOK, Stand, Standing
 
@@ -218,7 +218,11 @@ async def test_a_result_that_does_not_come_holds_up_no_other(stand: Standing) ->
             # Time flies, so how long each takes is not the point; it is that they get there.
             while await results() != ["pending", "complete", "complete"]:
                 pass
-        told = [one["data"]["batch"]["id"] for one in await at.told() if one["data"]["results"]]
+        told = [
+            one["data"]["batch"]["id"]
+            for one in await at.told()
+            if one["type"] == "batch.completed"
+        ]
 
     assert sorted([hung.id, soon.id, later.id]) == sorted(told)
 
@@ -239,7 +243,11 @@ async def test_an_old_batch_that_does_not_answer_holds_up_no_other(stand: Standi
         statuses: list[str] = []
         async with watching(at):
             while statuses[-1:] != ["COMPLETED"]:
-                statuses += [one["data"]["batch"]["status"] for one in await heard(at)]
+                statuses += [
+                    one["data"]["batch"]["status"]
+                    for one in await heard(at)
+                    if one["type"] != "batch.settled"
+                ]
         gets = sim.requests["GET /api/v2/batches/{id}"]
 
     assert ["THROTTLED", "RUNNING", "COMPLETED"] == statuses
@@ -305,3 +313,16 @@ async def test_old_batches_are_looked_at_though_no_listing_ends(
 
     (event,) = found
     assert ("batch.throttled", old.id) == (event["type"], event["data"]["batch"]["id"])
+
+
+async def test_a_watch_that_no_longer_goes_round_is_stalled(stand: Standing) -> None:
+    """Whatever LlamaCloud does, it looks every few seconds whether its passes end."""
+    clock = ManualClock()
+    async with Simulator(clock=clock) as sim, stand(sim, clock) as at:
+        sim.faults.switch_on(hang("/api/v2/batches"))
+        async with watching(at, asleep=1):
+            await heard(at)
+            assert not at.watcher.is_stalled
+        clock.advance(STALLED + 1)
+
+        assert at.watcher.is_stalled

@@ -52,6 +52,7 @@ def upgrade() -> None:
         op.add_column("file_outcomes", sa.Column(name, sa.Text(), nullable=True))
     for name in ("scope", "slow"):
         op.add_column("watches", sa.Column(name, sa.Text(), nullable=True))
+    op.add_column("coverage", sa.Column("skew", sa.Float(), nullable=False, server_default="0"))
     _new_tables()
 
 
@@ -65,6 +66,7 @@ def _new_tables() -> None:
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("closed_at", MOMENT, nullable=True),
+        sa.Column("listed_from", MOMENT, nullable=True),
         sa.Column("found", sa.Integer(), nullable=True),
         sa.ForeignKeyConstraint(["watch"], ["watches.name"], name="fk_gaps_watches_watch"),
         sa.PrimaryKeyConstraint("id", name="pk_gaps"),
