@@ -26,6 +26,7 @@ from batchwatch.settings.tls import tls_contexts
 from batchwatch.store import Database, StoreError, Views
 from batchwatch.store.errors import SchemaTooOld
 from batchwatch.store.file import check_writable, file_of, holder_of
+from batchwatch.web.hooks import PATH as HOOKS_PATH
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -187,9 +188,9 @@ async def _watch(
         return Finding(Verdict.WRONG, part, str(error).replace(f"; {GOES_ON}", ""))
     took = round((clock.monotonic() - begun) * 1000)
     sees = "sees batches" if page.items else "sees no batch yet"
-    return Finding(
-        Verdict.OK, part, f"{watch.base_url} accepts the key of {source} and {sees} ({took} ms)"
-    )
+    hints = f"come in at {HOOKS_PATH.format(watch=name)}" if watch.hint_secret else "are off"
+    text = f"{watch.base_url} accepts the key of {source} and {sees} ({took} ms); hints {hints}"
+    return Finding(Verdict.OK, part, text)
 
 
 async def _watches(settings: Settings, clock: Clock) -> list[Finding]:

@@ -29,6 +29,7 @@ from batchwatch.llamacloud.errors import Unreachable
 from batchwatch.log import get_logger
 from batchwatch.metrics import Metrics
 from batchwatch.settings import SettingsError, WebhookSettings
+from batchwatch.settings.names import variable
 from batchwatch.settings.review import expired, warnings
 from batchwatch.settings.tls import tls_contexts
 from batchwatch.store import (
@@ -36,14 +37,17 @@ from batchwatch.store import (
     Database,
     Endpoints,
     FileNames,
+    Hints,
     Outbox,
     StoreError,
     Views,
     Watches,
 )
+from batchwatch.watching.hints import Follower
 from batchwatch.watching.poller import Poller
 from batchwatch.watching.settler import Settler
 from batchwatch.watching.watcher import Watcher
+from batchwatch.web.hooks import Door, Hooks
 from batchwatch.web.server import Troubles, serve
 
 if TYPE_CHECKING:
@@ -170,6 +174,12 @@ async def run(  # noqa: PLR0915  # one straight line, however long
                 metrics=metrics,
                 troubles=troubles,
                 keys=lambda: public_keys(endpoints, now=clock.now()),
+                hooks=Hooks(
+                    doors_of(settings, watchers),
+                    hints=Hints(database),
+                    clock=clock,
+                    metrics=metrics,
+                ),
             )
         )
         log.info(
@@ -278,6 +288,23 @@ def watch_of(name: str, settings: WatchSettings) -> Watch:
     )
 
 
+def doors_of(settings: Settings, watchers: Sequence[Watcher]) -> list[Door]:
+    """Where hints come in, for each watch; open if it has a secret that they are signed with."""
+    return [
+        Door(
+            watch=watcher.watch.name,
+            secrets=[
+                one.get_secret_value().encode()
+                for one in settings.watches[watcher.watch.name].hint_secret
+            ],
+            setting=variable(("hint_secret",)),
+            want=watcher.follower.want,
+        )
+        for watcher in watchers
+        if watcher.follower is not None
+    ]
+
+
 def watcher_of(  # noqa: PLR0913  # the parts that a watch shares with others, each by its name
     watch: Watch,
     *,
@@ -296,7 +323,15 @@ def watcher_of(  # noqa: PLR0913  # the parts that a watch shares with others, e
     settler = Settler(
         watch, cloud=cloud, batches=batches, names=names, clock=clock, metrics=metrics
     )
-    return Watcher(poller, settler=settler, clock=clock, metrics=metrics, first_after=first_after)
+    follower = Follower(poller, batches=batches, clock=clock, metrics=metrics)
+    return Watcher(
+        poller,
+        settler=settler,
+        follower=follower,
+        clock=clock,
+        metrics=metrics,
+        first_after=first_after,
+    )
 
 
 def cloud_of(

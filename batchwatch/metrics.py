@@ -76,6 +76,18 @@ class Metrics:
             "watch",
             "kind",
         )
+        self.hints = counter(
+            "hints_total",
+            "Upstream webhooks that came, by outcome: taken, or why nothing came of it.",
+            "watch",
+            "outcome",
+        )
+        self.hint_looks = counter(
+            "hint_looks_total",
+            "Looks at batches that hints named, by what came of it: shown, or why not.",
+            "watch",
+            "outcome",
+        )
         self.outbox = gauge(
             "outbox_deliveries", "Deliveries that are owed or dead.", "endpoint", "state"
         )

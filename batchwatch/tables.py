@@ -218,6 +218,61 @@ def print_outcome(outcome: Outcome) -> None:
         console.print(f"  … and {failed - _FAILED_SHOWN} more (--json has all)")
 
 
+def print_audit(rows: list[dict[str, Any]], summary: dict[str, Any]) -> None:
+    """One line for each webhook that is amiss, and what it comes to."""
+    console = Console(**_AS_IT_IS)
+    if not summary["expected"]:
+        console.print(
+            "No batch with an upstream webhook has changed in that time. "
+            "Were all made with it, --all judges them all; docs/hints.md has how to make one.",
+            soft_wrap=True,
+        )
+        return
+    rows = printable(rows)
+    if rows:
+        columns = {
+            "batch": [Text(row["batch_id"]) for row in rows],
+            "webhook": [Text(row["type"]) for row in rows],
+            "is": [Text(", ".join(row["faults"]), "red") for row in rows],
+            "changed (UTC)": [Text(_moment(row["changed_at"])) for row in rows],
+            "came": [Text(_came(row)) for row in rows],
+            "watch": [Text(row["watch"]) for row in rows],
+        }
+        _print_table(console, columns)
+        console.print()
+    console.print(_audited(summary), soft_wrap=True)
+    for type_ in summary["silent"]:
+        text = f"No {type_} came at all: is it among the webhook_events of these batches?"
+        console.print(text, soft_wrap=True)
+    if summary["unconfirmed"]:
+        text = "LlamaCloud lists batch.cancelled and does not say that it sends it; none came yet."
+        console.print(text, soft_wrap=True)
+
+
+def _came(row: dict[str, Any]) -> str:
+    if row["seconds"] is None:
+        return "never"
+    behind = f", behind {row['behind']}" if row["behind"] else ""
+    return f"{_span(max(0.0, row['seconds']))} later{behind}"
+
+
+def _audited(summary: dict[str, Any]) -> str:
+    expected = summary["expected"]
+    counts = "1 batch" if summary["batches"] == 1 else f"{summary['batches']} batches"
+    shares = [
+        f"{summary[what]} {what} ({summary[what] / expected:.1%})"
+        for what in ("came", "missed", "late", "reordered", "unconfirmed")
+        if summary[what] or what != "unconfirmed"
+    ]
+    beside = [
+        f"{summary[what]} {text}"
+        for what, text in (("repeated", "repeated"), ("unseen", "of statuses that nobody saw"))
+        if summary[what]
+    ]
+    text = f"{counts}, {expected} webhooks expected: {', '.join(shares)}."
+    return f"{text} Beside them: {', '.join(beside)}." if beside else text
+
+
 def print_certified(row: dict[str, Any] | None) -> None:
     """One line for a case, as soon as it is judged; None prints the head of them."""
     line = Table.grid(padding=(0, 1))

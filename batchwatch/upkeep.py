@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from batchwatch.domain.hint import KEPT
 from batchwatch.log import get_logger
-from batchwatch.store import StoreError
+from batchwatch.store import Hints, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -42,6 +43,7 @@ class Upkeep:
     ) -> None:
         """``more`` are others' jobs: how many seconds apart, and what to do."""
         self._database = database
+        self._hints = Hints(database)
         self._dispatcher = dispatcher
         self._views = views
         self._endpoints = endpoints
@@ -133,7 +135,10 @@ class Upkeep:
                 log.warning("watch.missing", watch=watch, active_batches=count)
 
     async def tidy(self) -> None:
-        """Let the database refresh its statistics and shorten its log."""
+        """Forget old hints; let the database refresh its statistics and shorten its log."""
+        before = self._clock.now() - KEPT
+        while await self._hints.forget(before=before):
+            pass  # in small steps, so that nobody waits long for the store
         await self._database.tidy()
 
 

@@ -3,6 +3,7 @@
     requests  how many requests a pass costs, beside one GET for each batch
     read      batches read and compared per second, beside a loop that only reads them
     deliver   notifications per second, durable and signed, beside a loop that only posts them
+    hints     from upstream's change to the receiver, by upstream's own webhook
     idle      memory at rest, and the time from start to the first request
 
 Whatever is compared runs in turns, A B C A B C, so that a neighbour's load falls on all alike;

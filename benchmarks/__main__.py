@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batchwatch import log
-from benchmarks import deliver, idle, read, requests
+from benchmarks import deliver, hints, idle, read, requests
 from benchmarks.progress import Progress
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ BENCHMARKS: Final = {
     "requests": requests.run,
     "read": read.run,
     "deliver": deliver.run,
+    "hints": hints.run,
     "idle": idle.run,
 }
 LIMIT: Final = 180.0  # seconds for one benchmark; one that hangs must not hang the others

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-import signal
 import sys
 import tempfile
 import time
@@ -15,8 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from batchwatch.simulator import Simulator
-from benchmarks.child import ROOT
-from benchmarks.pipe import API_KEY
+from benchmarks.daemon import PATIENCE, byte_code, daemon, environment
 from benchmarks.results import Column, Finding, Goal
 from benchmarks.rounds import steps, take_turns
 
@@ -32,7 +29,6 @@ RESTING: Final = 6.0  # seconds until it is weighed; it polls each second meanwh
 QUICK_RESTING: Final = 3.0
 MEMORY: Final = 80.0  # MB of VmRSS, the most that was promised
 SECONDS: Final = 0.8  # to the first request, the most that was promised
-PATIENCE: Final = 30.0  # seconds for a daemon to start or to stop
 
 WEIGHT: Final = (
     Column("endpoints", "endpoints"),
@@ -71,7 +67,7 @@ async def run(progress: Progress, *, quick: bool) -> list[Finding]:
         place = Path(folder)
         async with _Door.open() as door:
             progress.stage("idle: a first start, which writes byte code")
-            environ = _environment(place, "compiled", door.url) | ENDPOINTS[HEAVIEST]
+            environ = environment(place, "compiled", door.url) | ENDPOINTS[HEAVIEST]
             await _first_request(environ, door)
             weight = await _weigh(place, progress, quick=quick)
             return [weight, await _start(place, door, progress, quick=quick)]
@@ -83,8 +79,8 @@ async def _weigh(place: Path, progress: Progress, *, quick: bool) -> Finding:
     rows: list[dict[str, Cell]] = []
     async with Simulator() as simulator:
         for number, (name, endpoints) in enumerate(ENDPOINTS.items()):
-            environ = _environment(place, f"weighed-{number}", simulator.url) | endpoints
-            async with _daemon(environ | {"BATCHWATCH_POLL_INTERVAL": "1s"}) as process:
+            environ = environment(place, f"weighed-{number}", simulator.url) | endpoints
+            async with daemon(environ | {"BATCHWATCH_POLL_INTERVAL": "1s"}) as process:
                 before = simulator.requests.total()
                 async with asyncio.timeout(PATIENCE):
                     await simulator.asked(before + 1)
@@ -105,11 +101,11 @@ async def _weigh(place: Path, progress: Progress, *, quick: bool) -> Finding:
 
 async def _start(place: Path, door: _Door, progress: Progress, *, quick: bool) -> Finding:
     rounds = QUICK_ROUNDS if quick else ROUNDS
-    environ = _environment(place, "existing", door.url) | WEBHOOK
+    environ = environment(place, "existing", door.url) | WEBHOOK
     numbers = itertools.count()
 
     async def fresh() -> float:
-        unused = _environment(place, f"fresh-{next(numbers)}", door.url)
+        unused = environment(place, f"fresh-{next(numbers)}", door.url)
         return await _first_request(unused | WEBHOOK, door)
 
     async def existing() -> float:
@@ -128,7 +124,7 @@ async def _start(place: Path, door: _Door, progress: Progress, *, quick: bool) -
         for name, took in measured.items()
     ]
     slowest = max(median(measured[name]) for name in (FRESH, EXISTING))
-    compiled = sum(1 for _ in _byte_code(place).rglob("*.pyc"))
+    compiled = sum(1 for _ in byte_code(place).rglob("*.pyc"))
     return Finding(
         title="Start of `python -m batchwatch run`",
         columns=START,
@@ -181,7 +177,7 @@ class _Door:
 async def _first_request(environ: Mapping[str, str], door: _Door) -> float:
     arrival = asyncio.create_task(door.next_arrival())
     begun = time.perf_counter()
-    async with _daemon(environ):
+    async with daemon(environ):
         return await arrival - begun
 
 
@@ -194,53 +190,6 @@ def _python(code: str, environ: Mapping[str, str]) -> Callable[[], Awaitable[flo
         return time.perf_counter() - begun
 
     return run
-
-
-@asynccontextmanager
-async def _daemon(environ: Mapping[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The daemon in a process of its own, stopped at the end as an operator does."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "batchwatch",
-        "run",
-        env=environ,
-        cwd=ROOT,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await process.wait()
-        except TimeoutError:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-
-
-def _environment(place: Path, folder: str, url: str) -> dict[str, str]:
-    """What a daemon is told: nothing of this machine's, and byte code of its own.
-
-    The byte code lies in a folder that goes away at the end, so that it is
-    there even where nobody may write beside the modules, and complete.
-    """
-    return {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": str(place),
-        "PYTHONPYCACHEPREFIX": str(_byte_code(place)),
-        "LLAMA_CLOUD_API_KEY": API_KEY,
-        "LLAMA_CLOUD_BASE_URL": url,
-        "BATCHWATCH_DATA_DIR": str(place / folder),
-        "BATCHWATCH_LISTEN": "127.0.0.1:0",
-    }
-
-
-def _byte_code(place: Path) -> Path:
-    return place / "pycache"
 
 
 def _weight(pid: int) -> dict[str, Cell]:

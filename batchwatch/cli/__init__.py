@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from batchwatch import __version__
-from batchwatch.cli import daemon, proof, receivers, store, wait
+from batchwatch.cli import daemon, hints, proof, receivers, store, wait
 from batchwatch.cli.terminal import Json, print_json
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {  # as --help lists them
     "show": store.show,
     "wait": wait.wait,
     "prove": proof.prove,
+    "audit": hints.audit,
     "deliveries": store.deliveries,
     "replay": store.replay,
     "test": receivers.send_a_test,

@@ -124,6 +124,10 @@ class LlamaCloud:
         """Seconds for which upstream has asked for no requests; 0 if it has not."""
         return self._budget.blocked_for
 
+    def covers(self, seen: Observation) -> bool:
+        """Whether a listing would show ``seen``; a GET has no filter for the directory."""
+        return self._scope.source_directory_id in (None, seen.source_directory_id)
+
     async def list_batches(
         self,
         *,

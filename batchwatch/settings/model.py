@@ -25,6 +25,7 @@ from pydantic_settings import (
 from batchwatch.settings.kinds import Choice, Duration, Flag, Location
 from batchwatch.settings.names import Origin
 from batchwatch.settings.parts import (
+    HINT_SECRETS,
     LLAMA_CLOUD,
     LOOKBACK,
     NAME,
@@ -65,6 +66,7 @@ INHERITED: Mapping[str, Mapping[str, str]] = {
         "notify_backlog": "notify_backlog",
         "settle_deadline": "settle_deadline",
         "file_names": "file_names",
+        "hint_secret": "hint_secret",
     },
     "endpoints": {
         "public_only": "public_only",
@@ -132,6 +134,11 @@ class Settings(BaseSettings):
         default=False,
         description="Whether to ask for the names of a batch's files, with one more request for "
         "each directory, so that failures can be told by name.",
+    )
+    hint_secret: Annotated[tuple[SecretStr, ...], HINT_SECRETS] = Field(
+        default=(),
+        description="The webhook_signing_secret that batches are created with, so that "
+        "LlamaCloud's own webhooks have them looked at at once; while one is changed, both.",
     )
     public_only: Annotated[bool, Flag()] = Field(
         default=False,

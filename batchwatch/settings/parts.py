@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, SecretStr, Tag
 
 from batchwatch.settings.events import EventPattern
 from batchwatch.settings.kinds import Choice, Duration, Flag, ListOf, Location, Rate, Whole, Word
-from batchwatch.settings.secrets import HeaderName, HeaderValue, Key, Login
+from batchwatch.settings.secrets import HeaderName, HeaderValue, Key, Keys, Login
 from batchwatch.settings.signing import SigningSecret, SigningSecrets
 from batchwatch.settings.urls import BaseUrl, EndpointUrl, Network, ProxyUrl, SecretUrl
 
@@ -38,6 +38,7 @@ UPSTREAM_KEY = Key(fix="Copy the key again from LlamaCloud's page of API keys.")
 POLL_INTERVAL = Duration("100ms", "1d")
 LOOKBACK = Duration("1s", "365d")
 SETTLE_DEADLINE = Duration("1m", "30d")
+HINT_SECRETS = Keys(Key(minimum=16, fix="Make one with: openssl rand -hex 32"), least=0, most=10)
 NETWORKS = ListOf(Network(), least=0)  # none, to take back what is set for all
 _STATUSES = ListOf(Whole(300, 599), least=0, most=100)
 _RATE = Rate()
@@ -101,6 +102,10 @@ class WatchSettings(_Part):
     requests_per_minute: Annotated[int, Whole(1, 60_000)] = Field(
         default=1200,
         description="The most requests this watch may send; 20 is the limit of a free plan.",
+    )
+    hint_secret: Annotated[tuple[SecretStr, ...], HINT_SECRETS] = Field(
+        default=(),
+        description="The webhook_signing_secret of upstream webhooks for this watch.",
     )
 
 

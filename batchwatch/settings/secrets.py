@@ -11,7 +11,7 @@ import re
 
 from pydantic import SecretStr
 
-from batchwatch.settings.kinds import Kind, Word
+from batchwatch.settings.kinds import Kind, ListOf, Word
 from batchwatch.settings.problems import Invalid
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -37,6 +37,12 @@ class Key(Kind[SecretStr]):
         if len(text) < self.minimum:
             raise Invalid("which is too short")
         return SecretStr(text)
+
+
+class Keys(ListOf[SecretStr]):
+    """Several of them, of which any is good, so that one can be changed without a gap."""
+
+    secret = True
 
 
 class HeaderValue(Kind[SecretStr]):

@@ -4,6 +4,7 @@ from batchwatch.store.batches import Batches
 from batchwatch.store.endpoints import Endpoints
 from batchwatch.store.engine import Database
 from batchwatch.store.errors import StoreError
+from batchwatch.store.hints import Hints
 from batchwatch.store.outbox import Outbox
 from batchwatch.store.outcomes import FileNames
 from batchwatch.store.views import Views, Wanted
@@ -14,6 +15,7 @@ __all__ = [
     "Database",
     "Endpoints",
     "FileNames",
+    "Hints",
     "Outbox",
     "StoreError",
     "Views",

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Final
 from batchwatch.llamacloud.errors import CloudError, Denied, NotFound, Unaskable, is_systemic
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from batchwatch.domain.batch import BatchId, Observation
     from batchwatch.llamacloud.budget import Priority
     from batchwatch.llamacloud.client import LlamaCloud
+
+UnderWay = dict["BatchId", asyncio.Event]
 
 AT_ONCE: Final = 8  # open requests of one kind, and answers that wait to be recorded
 
@@ -74,10 +76,10 @@ class Fetcher:
     """The GETs of one kind: so many at once, and never two for one batch at the same time.
 
     ``under_way`` is shared by all fetchers of a watch: the batches that are
-    being asked for, until their answers are recorded.
+    being asked for, each with what is set once its answer is recorded.
     """
 
-    def __init__(self, cloud: LlamaCloud, *, priority: Priority, under_way: set[BatchId]) -> None:
+    def __init__(self, cloud: LlamaCloud, *, priority: Priority, under_way: UnderWay) -> None:
         self._cloud = cloud
         self._priority = priority
         self._under_way = under_way
@@ -101,7 +103,7 @@ class Fetcher:
         """
         asked = [one for one in dict.fromkeys(ids) if one not in self._under_way]
         missing = set(asked)
-        self._under_way |= missing
+        self._under_way.update((one, asyncio.Event()) for one in asked)
         this = _Round(asked, self._ask, self._places, begun or asyncio.Event())
         workers = [asyncio.create_task(this.work()) for _ in range(min(AT_ONCE, len(asked)))]
         tally = Tally()
@@ -111,7 +113,7 @@ class Fetcher:
                 if ready := this.take():
                     await record(ready)
                     tally += ready.tally
-                    self._under_way -= ready.ids
+                    self._let_go(ready.ids)
                     missing -= ready.ids
                 elif working:
                     await this.arrived.wait()
@@ -121,11 +123,16 @@ class Fetcher:
             for worker in workers:
                 worker.result()  # a bug there is a bug here
         finally:
-            self._under_way -= missing
+            self._let_go(missing)
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
         return tally
+
+    def _let_go(self, ids: Iterable[BatchId]) -> None:
+        for one in ids:
+            if recorded := self._under_way.pop(one, None):
+                recorded.set()
 
     async def _ask(self, batch_id: BatchId) -> Observation:
         return await self._cloud.get_batch(batch_id, results=True, priority=self._priority)

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -25,7 +25,7 @@ from batchwatch.llamacloud.budget import Priority
 from batchwatch.llamacloud.client import PAGE_SIZE, can_be_asked
 from batchwatch.llamacloud.errors import CloudError, Unreachable, is_systemic
 from batchwatch.log import get_logger
-from batchwatch.watching.fetcher import Fetched, Fetcher, Tally
+from batchwatch.watching.fetcher import Fetched, Fetcher, Tally, UnderWay
 from batchwatch.watching.ledger import Ledger
 from batchwatch.watching.report import Reporter
 
@@ -47,6 +47,7 @@ log = get_logger()
 
 KNOWN_LIMIT: Final = 50_000  # fingerprints that are remembered, some 15 MB
 ROUND: Final = 1_000  # batches that are asked for singly in one round
+ELSEWHERE_LIMIT: Final = 10_000  # batches of other directories that are remembered, some 1 MB
 _SAME_CLOCK: Final = timedelta(seconds=2)  # HTTP's Date has whole seconds: nearer is no news
 
 
@@ -107,9 +108,12 @@ class Poller:
         self._sweep_failed: str | None = None  # why, the last time that it did
         self._unreadable: set[BatchId] = set()  # batches whose GETs fail, and that was said
         self._lost: set[BatchId] = set()  # by their GETs; a listing is to be asked
-        self._under_way: set[BatchId] = set()  # asked for singly, and not recorded yet
+        self._under_way: UnderWay = {}  # asked for singly, and not recorded yet
         self._refresher = Fetcher(cloud, priority=Priority.REFRESH, under_way=self._under_way)
         self._completer = Fetcher(cloud, priority=Priority.COMPLETE, under_way=self._under_way)
+        self._looker = Fetcher(cloud, priority=Priority.COMPLETE, under_way=self._under_way)
+        self._elsewhere: set[BatchId] = set()  # asked for, and of another directory
+        self.baseline = asyncio.Event()  # the first pass ever has ended
         self.recorded = asyncio.Event()  # answers of GETs were: other results may be due
         self.unsettled = asyncio.Event()  # results were: their jobs are to be followed
         self.present: Pass | None = None  # under way, or the last one
@@ -141,6 +145,7 @@ class Poller:
         begun_at, begun = self._clock.now(), self._clock.monotonic()
         asked = self.cloud.requests
         self._state = self._state or await self._remembered()
+        self._note_baseline()
         self.present = this = Pass(self._window_start(begun_at), not_after=begun_at)
         await self._tell_overdue()
         pages = self.cloud.list_batches(
@@ -191,6 +196,7 @@ class Poller:
         newest = this.newest and min(this.newest, this.not_after)
         before = await self._begun(None)
         self._state = await self.ledger.close(before, look, newest=newest)
+        self._note_baseline()
         if not this.unreadable:
             self._garbled = 0
         if self._state is not before and len(self._known) > KNOWN_LIMIT:
@@ -323,6 +329,41 @@ class Poller:
         tally.raise_for_none()
         return bool(tally.answered) or await self._batches.next_results_due(self.watch.name) is None
 
+    async def look_at(self, ids: Collection[BatchId]) -> Tally:
+        """GET each of ``ids`` now, and record the answers as any others.
+
+        One that is being asked for already is asked for again afterwards, for
+        that answer may be from before. What is not of this watch is not
+        recorded, nor is a 404 for a batch that nobody knows; what ended before
+        the watch began is recorded and not told, as in its first pass. Raises
+        :class:`CloudError` where upstream as a whole could not be had, and
+        StoreError.
+        """
+        await self._begun(None)
+        wanted = {one for one in ids if can_be_asked(one)} - self._elsewhere
+        tally = Tally()
+        while wanted:
+            if free := wanted - self._under_way.keys():
+                tally += await self._looker.fetch(list(free), record=self._record_look)
+                wanted -= free
+            else:
+                await self._under_way[next(iter(wanted))].wait()
+        return tally
+
+    async def _record_look(self, fetched: Fetched) -> None:
+        seen = [one for one in fetched.seen if self.cloud.covers(one)]
+        if len(self._elsewhere) > ELSEWHERE_LIMIT:
+            self._elsewhere.clear()
+        self._elsewhere.update({one.id for one in fetched.seen} - {one.id for one in seen})
+        try:
+            await self._record(replace(fetched, seen=seen), None, self._recorder(by_listing=False))
+        finally:
+            self.recorded.set()
+
+    def is_elsewhere(self, batch_id: BatchId) -> bool:
+        """Whether a look has shown that this batch is not of this watch."""
+        return batch_id in self._elsewhere
+
     async def until_results(self) -> float | None:
         """Seconds until results are due that are not being asked for; None if there are none."""
         due = await self._batches.next_results_due(self.watch.name, besides=self._under_way)
@@ -388,11 +429,13 @@ class Poller:
 
         return await fetcher.fetch(ids, record=record, begun=begun)
 
-    async def _record(self, fetched: Fetched, this: Pass | None) -> None:
+    async def _record(
+        self, fetched: Fetched, this: Pass | None, recorder: Recorder | None = None
+    ) -> None:
         """Record what single GETs brought, the 404s and the failures among it."""
         now = self._clock.now()
         name = self.watch.name
-        recorder = self._recorder()
+        recorder = recorder or self._recorder()
         if fetched.seen:
             changes = await self._batches.change(
                 name,
@@ -473,10 +516,19 @@ class Poller:
             lookback=self.watch.lookback,
         )
 
-    def _recorder(self) -> Recorder:
-        """The rules as they are now; silent about the backlog while the first pass ever lasts."""
+    def _note_baseline(self) -> None:
+        if self._state is not None and self._state.baseline_done:
+            self.baseline.set()
+
+    def _recorder(self, *, by_listing: bool = True) -> Recorder:
+        """The rules as they are now; silent about the backlog while the first pass ever lasts.
+
+        Whoever names a batch may name one that no window shows, however long
+        ago it ended: about those it is silent for ever.
+        """
         state = self._state
-        silent = state and not state.baseline_done and not self.watch.notify_backlog
+        lasts = not by_listing or (state and not state.baseline_done)
+        silent = lasts and not self.watch.notify_backlog
         return Recorder(
             self.watch.name,
             self.watch.base_url,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from batchwatch.clock import Clock
     from batchwatch.metrics import Metrics
+    from batchwatch.watching.hints import Follower
     from batchwatch.watching.poller import Pass, Poller
     from batchwatch.watching.settler import Settler
 
@@ -48,6 +49,7 @@ class Watcher:
         poller: Poller,
         *,
         settler: Settler,
+        follower: Follower | None = None,
         clock: Clock,
         metrics: Metrics,
         first_after: float = 0.0,
@@ -57,6 +59,7 @@ class Watcher:
         self._first_after = first_after
         self._poller = poller
         self._settler = settler
+        self.follower = follower  # of hints, if any can come
         self._clock = clock
         self._metrics = metrics
         self._awaited = poller.recorded  # there may be results to ask for
@@ -80,6 +83,8 @@ class Watcher:
                 self._look_after(group),
             ):
                 self._go(group, forever)
+            if self.follower is not None:
+                self._go(group, self.follower.run())
             if self._first_after:
                 await self._clock.wait(stop, self._first_after)
             while not stop.is_set():

@@ -14,11 +14,14 @@ from aiohttp import web
 
 from batchwatch import __version__
 from batchwatch.log import get_logger
+from batchwatch.web.hooks import LARGEST_BODY
+from batchwatch.web.hooks import PATH as HOOKS_PATH
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from batchwatch.metrics import Metrics
+    from batchwatch.web.hooks import Hooks
 
 log = get_logger()
 
@@ -28,6 +31,7 @@ PATHS: Final = {
     "/readyz": "ready, or what is not well",
     "/metrics": "for Prometheus",
     KEYS_PATH: "what signs messages, for those who verify them by public keys",
+    HOOKS_PATH: "POST: for LlamaCloud's own webhooks, by the name of a watch",
 }
 
 
@@ -48,7 +52,7 @@ class Troubles:
 
 
 @asynccontextmanager
-async def serve(
+async def serve(  # noqa: PLR0913  # a part of the daemon for each path
     host: str,
     port: int,
     *,
@@ -56,17 +60,19 @@ async def serve(
     metrics: Metrics,
     troubles: Callable[[], Awaitable[Troubles]],
     keys: Callable[[], Sequence[Mapping[str, str | None]]],
+    hooks: Hooks,
 ) -> AsyncIterator[str]:
     """Listen for as long as the context is held; gives the URL, with the true port.
 
     ``/``, ``/livez`` and ``/readyz`` are open, for what asks them has no
     secrets, and so are the public ``keys``, which exist to be known;
-    ``/metrics`` needs the token, if there is one. ``troubles`` names every
+    ``/metrics`` needs the token, if there is one. ``hooks`` need none either,
+    for a signature is theirs. ``troubles`` names every
     part that is not well and why.
 
     Raises :class:`ListenError`.
     """
-    app = web.Application(client_max_size=64 * 1024)
+    app = web.Application(client_max_size=LARGEST_BODY)
 
     async def overview(_request: web.Request) -> web.Response:
         # The process is for `check`, which must tell its own daemon's port from anybody's.
@@ -107,7 +113,14 @@ async def serve(
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", exposition)
     app.router.add_get(KEYS_PATH, public_keys)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    app.router.add_post(HOOKS_PATH, hooks.take)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=1.0,
+        auto_decompress=False,  # a signature is of what came, and little may unpack to much
+    )
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
-from batchwatch.domain.batch import COMPLETED, PENDING, RUNNING, EndpointName
+from batchwatch.domain.batch import COMPLETED, PENDING, RUNNING, BatchId, EndpointName
 from batchwatch.domain.delivery import Attempt, Settled, State
-from batchwatch.store import Database
+from batchwatch.domain.hint import Hint
+from batchwatch.store import Database, Hints
 from batchwatch.store.schema import metadata
 from tests.store.conftest import HOOK, Store, over
 from tests.support.builders import WATCH, a_recorder, a_sighting, at
@@ -58,6 +59,9 @@ async def fill(store: Store) -> None:
                 {one.id for one in seen},
                 lambda known, seen=seen: a_recorder().record(known, seen, now=at(0)),  # type: ignore[misc]  # bound now
             )
+    hints = Hints(store.database)
+    for number in range(50):
+        await hints.note(WATCH, a_hint(number), now=at(number))
     attempt = Attempt(at(0), 0.1, status_code=204)
     while claimed := await store.outbox.claim(HOOK, limit=400):
         await store.outbox.settle(
@@ -68,6 +72,10 @@ async def fill(store: Store) -> None:
         )
         if claimed[-1].id > BATCHES * 3:
             break
+
+
+def a_hint(number: int) -> Hint:
+    return Hint(f"evt-{number}", "batch.running", BatchId(f"bat-{number}"), None)
 
 
 async def make(file: Path) -> None:
@@ -183,6 +191,10 @@ QUESTIONS: dict[str, tuple[Ask, Plan]] = {
     "outbox": (
         lambda s: s.views.outbox(),
         {"deliveries: ix_deliveries_line", "deliveries: ix_deliveries_dead"},
+    ),
+    "note a hint": (
+        lambda s: Hints(s.database).note(WATCH, a_hint(99), now=at(99)),
+        set(),  # the conflict is found by the index of the key, which no plan tells
     ),
     "claim, settle and move up": (
         claim_and_settle,

@@ -120,6 +120,17 @@ async def test_what_was_set_is_told_with_where_it_came_from(environ: dict[str, s
     assert not any("(default)" in one for one in told)
 
 
+async def test_of_each_watch_it_is_told_whether_hints_come_in(environ: dict[str, str]) -> None:
+    """And where; the secret itself is nobody's business."""
+    off = about("watch default", await found(environ))[1]
+    findings = await found(environ, BATCHWATCH_HINT_SECRET="hint-s3cret-0123456789")
+
+    assert off.endswith("; hints are off")
+    text = about("watch default", findings)[1]
+    assert text.endswith("; hints come in at /hooks/llamacloud/default")
+    assert not any("hint-s3cret" in one.text for one in findings)
+
+
 async def test_a_wrong_key_is_told_with_the_variable_that_holds_it(
     environ: dict[str, str],
 ) -> None:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from typer.testing import Result
 
 COMMANDS = (
-    *("run", "check", "certify", "demo", "simulate", "ls", "show", "prove", "deliveries", "replay"),
-    *("test", "endpoints", "enable", "disable", "version", "secret"),
+    *("run", "check", "certify", "demo", "simulate", "ls", "show", "prove", "audit"),
+    *("deliveries", "replay", "test", "endpoints", "enable", "disable", "version", "secret"),
 )
 PATH = "/services/T0001/B0002/path-s3cret"
 

@@ -112,7 +112,7 @@ def test_the_example_shows_the_defaults(tmp_path: Path) -> None:
 
     invented = {
         "llama_cloud_api_key", "webhook_url", "webhook_secret", "slack_webhook_url", "api_token",
-        "database_url", "data_dir", "config", "heartbeat_url", *GROUPS,
+        "database_url", "data_dir", "config", "heartbeat_url", "hint_secret", *GROUPS,
     }  # fmt: skip
     for name in Settings.model_fields.keys() - invented:
         assert getattr(default, name) == getattr(shown, name), name

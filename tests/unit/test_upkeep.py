@@ -8,19 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+import sqlalchemy as sa
 import structlog
 
 from batchwatch import daemon
 from batchwatch.clock import Clock
-from batchwatch.domain.batch import RUNNING, EndpointName, WatchName
+from batchwatch.domain.batch import RUNNING, BatchId, EndpointName, WatchName
 from batchwatch.domain.delivery import Attempt, Settled, State
 from batchwatch.domain.health import Record
+from batchwatch.domain.hint import KEPT, Hint
 from batchwatch.metrics import Metrics
 from batchwatch.settings import load
 from batchwatch.simulator import Simulator
-from batchwatch.store import Database, Endpoints, Outbox
+from batchwatch.store import Database, Endpoints, Hints, Outbox
 from batchwatch.store.errors import StoreBusy
+from batchwatch.store.hints import AT_ONCE
 from batchwatch.store.outbox import LEASE
+from batchwatch.store.schema import hints as table
 from batchwatch.upkeep import Upkeep
 from tests.support.builders import WATCH, a_recorder, a_sighting, at
 from tests.support.clock import ManualClock
@@ -275,6 +279,25 @@ async def test_a_store_that_fails_ends_no_job(
     failed = {one["job"]: one["reason"] for one in logs if one["event"] == "upkeep.failed"}
     assert jobs.keys() == failed.keys()
     assert all("another process holds it" in one for one in failed.values())
+
+
+async def test_tidying_forgets_hints_of_more_than_a_month_ago(
+    store: Store, clock: ManualClock
+) -> None:
+    """However many there are; what the audit can be asked about stays."""
+    hints = Hints(store.database)
+    old = at(-KEPT.total_seconds())
+    for number in range(AT_ONCE + 3):
+        received = old if number else at(0)
+        hint = Hint(f"evt-{number}", "batch.running", BatchId("bat-1"), None)
+        await hints.note(WATCH, hint, now=received)
+    clock.advance(1)
+    async with dispatching(store, clock) as dispatcher:
+        await upkeep(store, dispatcher).tidy()
+
+    async with store.database.read() as connection:
+        left = (await connection.execute(sa.select(table.c.event_id))).scalars().all()
+    assert ["evt-0"] == left
 
 
 async def test_tidying_writes_the_statistics_that_the_planner_goes_by(

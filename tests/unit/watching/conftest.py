@@ -16,7 +16,7 @@ from batchwatch.domain.delivery import Attempt, Settled, State
 from batchwatch.domain.routing import FOR_PROGRAMS, Router
 from batchwatch.domain.watch import Watch
 from batchwatch.llamacloud.budget import Budget
-from batchwatch.llamacloud.client import LlamaCloud
+from batchwatch.llamacloud.client import LlamaCloud, Scope
 from batchwatch.llamacloud.errors import CloudError
 from batchwatch.metrics import Metrics
 from batchwatch.store import Batches, Database, FileNames, Outbox, Views, Watches
@@ -97,7 +97,7 @@ def stand(tmp_path: Path) -> Standing:
             batches, watches = Batches(database, outbox), Watches(database, outbox)
             session = await stack.enter_async_context(upstream_session())
             metrics = Metrics()
-            api_key = more.pop("api_key", sim.api_key)
+            api_key, scope = more.pop("api_key", sim.api_key), more.pop("scope", Scope())
             watch = replace(Watch(WATCH, sim.url, 15.0, timedelta(hours=24)), **more)
             cloud = LlamaCloud(
                 base_url=sim.url,
@@ -106,6 +106,7 @@ def stand(tmp_path: Path) -> Standing:
                 session=session,
                 budget=Budget(rate=1000, burst=1000, clock=clock),
                 clock=clock,
+                scope=scope,
             )
             poller = Poller(
                 watch, cloud=cloud, batches=batches, watches=watches, clock=clock, metrics=metrics

@@ -8,7 +8,7 @@ import socket
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
 import pytest
@@ -20,8 +20,10 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from structlog.testing import capture_logs
 
 from batchwatch import __version__
+from batchwatch.clock import Clock
 from batchwatch.metrics import Metrics
 from batchwatch.simulator import Simulator, Switch
+from batchwatch.web.hooks import Hooks
 from batchwatch.web.server import ListenError, Troubles, serve
 from tests.support.daemon import environment, running
 from tests.support.receiver import Receiver
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
+    from batchwatch.store import Hints
+
 TOKEN = "0123456789abcdef-s3cret"
+NO_STORE = cast("Hints", None)  # there is no door, so nothing can be noted
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ async def served(
             metrics=metrics or Metrics(),
             troubles=found,
             keys=lambda: keys,
+            hooks=Hooks((), hints=NO_STORE, clock=Clock(), metrics=Metrics()),
         ) as url,
         aiohttp.ClientSession(url) as http,
     ):
@@ -107,10 +113,10 @@ async def test_the_root_names_what_there_is() -> None:
     async with served() as site, site.http.get("/") as answer:
         said = await answer.json()
         ends = (await answer.text()).endswith("}\n")
-        asked = [(await site.asked(path))[0] for path in said["paths"]]
+        asked = [(await site.asked(path.format(watch="default")))[0] for path in said["paths"]]
 
     assert (__version__, os.getpid(), True) == (said["batchwatch"], said["process"], ends)
-    assert [HTTPStatus.OK] * 4 == asked
+    assert [HTTPStatus.OK] * 4 + [HTTPStatus.METHOD_NOT_ALLOWED] == asked
 
 
 async def test_who_is_not_ready_names_every_trouble_and_why() -> None:
