@@ -218,7 +218,11 @@ async def test_a_result_that_does_not_come_holds_up_no_other(stand: Standing) ->
             # Time flies, so how long each takes is not the point; it is that they get there.
             while await results() != ["pending", "complete", "complete"]:
                 pass
-        told = [one["data"]["batch"]["id"] for one in await at.told() if one["type"] == "batch.completed"]
+        told = [
+            one["data"]["batch"]["id"]
+            for one in await at.told()
+            if one["type"] == "batch.completed"
+        ]
 
     assert sorted([hung.id, soon.id, later.id]) == sorted(told)
 
