@@ -85,13 +85,14 @@ class Settler:
         known = await self._batches.known(name, ids)
         lots = list(self._lots(known[one] for one in ids))
         this = _Round(len(lots), begun or asyncio.Event())
-        self._under_way |= known.keys()
+        mine = set(known)
+        self._under_way |= mine
         try:
             ends = await asyncio.gather(
-                *(self._take_turns(lot, this) for lot in lots), return_exceptions=True
+                *(self._take_turns(lot, this, mine) for lot in lots), return_exceptions=True
             )
         finally:
-            self._under_way -= known.keys()
+            self._under_way -= mine
         for end in ends:
             if isinstance(end, BaseException):
                 raise end
@@ -107,10 +108,12 @@ class Settler:
         # Further away than the longest pause: the clock was set back since.
         return 0.0 if pause > SETTLE_PAUSE else max(0.0, pause.total_seconds())
 
-    async def _take_turns(self, lot: Sequence[BatchId], this: _Round) -> None:
+    async def _take_turns(self, lot: Sequence[BatchId], this: _Round, mine: set[BatchId]) -> None:
+        """Ask for a lot as soon as there is a place; ``mine`` are those under way in this round."""
         async with self._places:
             this.begin_one()
             await self._ask(lot, this)
+        mine.difference_update(lot)  # the next round may have them while this one goes on
         self._under_way.difference_update(lot)
 
     async def _ask(self, lot: Sequence[BatchId], this: _Round) -> None:
