@@ -13,7 +13,7 @@ from batchwatch.domain.batch import BatchId, FileOutcome, Results, Settling, Sta
 from batchwatch.domain.coverage import Ledger
 from batchwatch.domain.delivery import OPEN as STILL_OPEN
 from batchwatch.domain.delivery import State
-from batchwatch.domain.settle import fate_of
+from batchwatch.domain.settle import Fate, fate_of
 from batchwatch.store import coverage as of_time
 from batchwatch.store.schema import (
     OPEN,
@@ -22,6 +22,7 @@ from batchwatch.store.schema import (
     coverage,
     deliveries,
     events,
+    file_names,
     file_outcomes,
     transitions,
     watches,
@@ -145,10 +146,7 @@ class Views:
         query = sa.select(batches).where(batches.c.id == batch_id)
         if watch is not None:
             query = query.where(batches.c.watch == watch)
-        return [
-            _batch(row) | await self._story(row["watch"], batch_id)
-            for row in await self._all(query)
-        ]
+        return [_batch(row) | await self._story(row, batch_id) for row in await self._all(query)]
 
     async def named(self, beginning: str, *, limit: int = 11) -> list[str]:
         """The ids that begin so, with or without the ``bat-`` before it; an exact one is first."""
@@ -310,7 +308,34 @@ class Views:
         async with self._database.read() as connection:
             return list(await connection.scalars(query))
 
-    async def _story(self, watch: str, batch_id: str) -> Row:
+    async def _files(self, batch: Row) -> list[Row]:
+        """Its files with what became of each; None while that is open."""
+        names = (file_names.c.watch == file_outcomes.c.watch) & (
+            file_names.c.source_directory_file_id == file_outcomes.c.source_directory_file_id
+        )
+        rows = await self._all(
+            sa.select(
+                file_outcomes.c.source_directory_file_id,
+                file_outcomes.c.job_type,
+                file_outcomes.c.job_id,
+                file_outcomes.c.error_message,
+                file_outcomes.c.job_status,
+                file_outcomes.c.job_error,
+                file_names.c.name,
+            )
+            .outerjoin(file_names, names)
+            .where(file_outcomes.c.watch == batch["watch"], file_outcomes.c.batch_id == batch["id"])
+            .order_by(file_outcomes.c.position)
+        )
+        over = Fate.UNKNOWN if batch["settling"] == Settling.GIVEN_UP else None
+        for row in rows:
+            known = {name: value for name, value in row.items() if name != "name"}
+            row["fate"] = fate_of(FileOutcome(**known)) or over
+        return rows
+
+    async def _story(self, batch: Row, batch_id: str) -> Row:
+        watch: str = batch["watch"]
+
         def of(table: sa.Table) -> sa.ColumnElement[bool]:
             return (table.c.watch == watch) & (table.c.batch_id == batch_id)
 
@@ -354,16 +379,7 @@ class Views:
                 .where(of(transitions))
                 .order_by(transitions.c.number)
             ),
-            "files": await self._all(
-                sa.select(
-                    file_outcomes.c.source_directory_file_id,
-                    file_outcomes.c.job_type,
-                    file_outcomes.c.job_id,
-                    file_outcomes.c.error_message,
-                )
-                .where(of(file_outcomes))
-                .order_by(file_outcomes.c.position)
-            ),
+            "files": await self._files(batch),
             "events": told,
             "deliveries": [
                 one | {"tries": [t for t in tried if t["delivery_id"] == one["id"]]} for one in sent

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
 
 from batchwatch.domain.batch import Settling
 from batchwatch.domain.cadence import FEW_FILES, SETTLE_PAUSE
@@ -35,6 +36,7 @@ log = get_logger()
 
 AT_ONCE: Final = 4  # lots that are under way, each with the files of its batches in memory
 ROUND: Final = 200  # batches that are looked at in one round
+NAMELESS: Final = 60.0  # seconds without a question for names, after one that failed
 MOSTLY: Final = 10  # of a hundred jobs, so many may run on and the rest is worth asking for
 
 
@@ -65,6 +67,9 @@ class Settler:
         self._reporter = Reporter(watch.name, metrics=metrics)
         self._under_way: set[BatchId] = set()
         self._places = asyncio.Semaphore(AT_ONCE)
+        self._nameless_until = 0.0  # monotonic
+        # By directory: two batches over one of them ask for its names once.
+        self._naming: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def settle(self, begun: asyncio.Event | None = None) -> bool:
         """Ask for the jobs that are due; whether that shows that they can be had.
@@ -80,13 +85,14 @@ class Settler:
         known = await self._batches.known(name, ids)
         lots = list(self._lots(known[one] for one in ids))
         this = _Round(len(lots), begun or asyncio.Event())
-        self._under_way |= known.keys()
+        mine = set(known)
+        self._under_way |= mine
         try:
             ends = await asyncio.gather(
-                *(self._take_turns(lot, this) for lot in lots), return_exceptions=True
+                *(self._take_turns(lot, this, mine) for lot in lots), return_exceptions=True
             )
         finally:
-            self._under_way -= known.keys()
+            self._under_way -= mine
         for end in ends:
             if isinstance(end, BaseException):
                 raise end
@@ -102,10 +108,12 @@ class Settler:
         # Further away than the longest pause: the clock was set back since.
         return 0.0 if pause > SETTLE_PAUSE else max(0.0, pause.total_seconds())
 
-    async def _take_turns(self, lot: Sequence[BatchId], this: _Round) -> None:
+    async def _take_turns(self, lot: Sequence[BatchId], this: _Round, mine: set[BatchId]) -> None:
+        """Ask for a lot as soon as there is a place; ``mine`` are those under way in this round."""
         async with self._places:
             this.begin_one()
             await self._ask(lot, this)
+        mine.difference_update(lot)  # the next round may have them while this one goes on
         self._under_way.difference_update(lot)
 
     async def _ask(self, lot: Sequence[BatchId], this: _Round) -> None:
@@ -197,16 +205,24 @@ class Settler:
 
     async def _learn_names(self, batch: Batch) -> None:
         """Have the names of its files, if they can be had: nothing waits for them twice."""
-        name, directory_id = self._watch.name, batch.source_directory_id
+        directory_id = batch.source_directory_id
+        if directory_id is None or self._clock.monotonic() < self._nameless_until:
+            return
+        async with self._naming.setdefault(directory_id, asyncio.Lock()):
+            await self._name_files(batch, directory_id)
+
+    async def _name_files(self, batch: Batch, directory_id: str) -> None:
+        name = self._watch.name
         files = (await self._batches.outcomes(name, [batch.id])).get(batch.id, [])
         ids = {one.source_directory_file_id for one in files}
-        if directory_id is None or ids <= (await self._names.known(name, ids)).keys():
+        if ids <= (await self._names.known(name, ids)).keys():
             return
         try:
             found = await self._cloud.directory_files(directory_id, priority=Priority.SETTLE)
         except NotFound:  # ephemeral directories are cleaned up
             log.debug("names.missing", watch=name, batch_id=batch.id)
         except CloudError as error:
+            self._nameless_until = self._clock.monotonic() + NAMELESS
             log.warning("names.failed", watch=name, batch_id=batch.id, reason=str(error))
         else:
             await self._names.add(name, found)

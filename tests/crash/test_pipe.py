@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchwatch.simulator import FileLife, Simulator, a_life
+from batchwatch.simulator.life import JobLife, Step
 from tests.support.crashing import POINTS
 from tests.support.daemon import environment, running, spawned
 from tests.support.receiver import Received, Receiver
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LIFE = (("PENDING", 0.0), ("RUNNING", 0.3), ("COMPLETED", 1.2))
-FILES = (FileLife(mapped_after=0.5), FileLife(mapped_after=0.9, error_message="no pages"))
+JOB = JobLife((Step("PENDING", 0.5), Step("COMPLETED", 1.4)))  # which is after the batch's end
+FILES = (FileLife(mapped_after=0.5, job=JOB), FileLife(mapped_after=0.9, error_message="no pages"))
 BATCHES = 5
 
 
@@ -34,21 +36,29 @@ def more_than(seen: int) -> Callable[[list[Received]], bool]:
 
 
 def all_ended(received: list[Received]) -> bool:
-    ends = {one.batch_id for one in received if one.event["type"] == "batch.completed"}
-    return BATCHES == len(ends)
+    """Whether each batch was settled, which is told after its end."""
+    settled = {one.batch_id for one in received if one.event["type"] == "batch.settled"}
+    return BATCHES == len(settled)
 
 
 def assert_nothing_lost_and_nothing_wrong(receiver: Receiver) -> None:
     """Every transition once and in order; repeats only under the same id, with the same body."""
     bodies: dict[str, bytes] = {}
     numbers: dict[str, list[int]] = {}
+    settled: list[str] = []  # each once
     for one in receiver.on("/hook"):
         if one.id in bodies:
             assert bodies[one.id] == one.body
             continue
         bodies[one.id] = one.body
+        if one.event["type"] == "batch.settled":
+            settled.append(one.batch_id)
+            counts = one.event["data"]["settled"]["counts"]
+            assert (2, 1, 1) == (counts["files"], counts["succeeded"], counts["unmapped"])
+            continue
+        assert one.batch_id not in settled
         numbers.setdefault(one.batch_id, []).append(one.event["data"]["transition"])
-    assert BATCHES == len(numbers)
+    assert BATCHES == len(numbers) == len(settled)
     for batch_id, seen in numbers.items():
         assert list(range(1, len(seen) + 1)) == seen, batch_id
     for batch_id, told in receiver.statuses().items():
@@ -62,7 +72,7 @@ def assert_nothing_lost_and_nothing_wrong(receiver: Receiver) -> None:
 async def test_a_kill_at_any_step_loses_nothing(point: str, when: str, tmp_path: Path) -> None:
     """The next start goes on from the store, and the receiver can tell repeats from news."""
     # On a slow machine much is done at once: some points are surely passed only once.
-    once = point not in {"claim", "send", "get"}
+    once = point not in {"claim", "send", "get"}  # small batches share their questions for jobs
     count = 1 if once else random.Random(f"{point}{when}").randint(1, 3)
     async with Simulator() as sim, Receiver() as receiver:
         environ = environment(sim, receiver, tmp_path)

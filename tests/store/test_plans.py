@@ -11,15 +11,25 @@ import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
 
-from batchwatch.domain.batch import COMPLETED, PENDING, RUNNING, BatchId, EndpointName
+from batchwatch.domain.batch import (
+    COMPLETED,
+    PENDING,
+    RUNNING,
+    BatchId,
+    EndpointName,
+    FileOutcome,
+)
 from batchwatch.domain.delivery import Attempt, Settled, State
+from batchwatch.domain.following import Follower, JobSeen
 from batchwatch.domain.hint import Hint
-from batchwatch.store import Database, Hints
+from batchwatch.store import Database, FileNames, Hints
 from batchwatch.store.schema import metadata
 from tests.store.conftest import HOOK, Store, over
 from tests.support.builders import WATCH, a_recorder, a_sighting, at
@@ -48,7 +58,7 @@ async def fill(store: Store) -> None:
                         batch_id=f"bat-{number}",
                         updated=len(life[0]),
                         asked_results=number % 10 != 1,
-                        results=(),
+                        results=(FileOutcome(f"dfl-{number}", "parse_v2", f"pjb-{number}"),),
                     ),
                     created_at=at(number),
                 )
@@ -159,8 +169,15 @@ async def claim_and_settle(store: Store) -> None:
     await store.outbox.settle([Settled(one, attempt, State.DELIVERED) for one in claimed])
 
 
+async def follow(store: Store) -> None:
+    rules = Follower(WATCH, "https://llamacloud.test", deadline=timedelta(hours=24))
+    seen = {"pjb-22": JobSeen("RUNNING")}
+    decide = partial(rules.follow, seen=seen, over={BatchId("bat-22"): True}, now=at(9))
+    assert (await store.batches.follow(WATCH, [BatchId("bat-22")], decide)).jobs
+
+
 Ask = Callable[[Store], Awaitable[object]]
-SEEN = ["bat-0", "bat-10"]
+SEEN = [BatchId("bat-0"), BatchId("bat-10")]
 QUESTIONS: dict[str, tuple[Ask, Plan]] = {
     "active": (lambda s: s.batches.due(WATCH, seen=()), {"batches: ix_batches_active"}),
     "due": (lambda s: s.batches.due(WATCH, seen=SEEN), {"batches: ix_batches_active"}),
@@ -178,6 +195,17 @@ QUESTIONS: dict[str, tuple[Ask, Plan]] = {
         lambda s: s.batches.next_results_due(WATCH),
         {"batches: ix_batches_results_due"},
     ),
+    "settling": (
+        lambda s: s.batches.settling(WATCH, now=at(99), limit=50),
+        {"batches: ix_batches_settle_due"},
+    ),
+    "next settling": (
+        lambda s: s.batches.next_settling_due(WATCH),
+        {"batches: ix_batches_settle_due"},
+    ),
+    "files": (lambda s: s.batches.outcomes(WATCH, SEEN), {"file_outcomes: key"}),
+    "what became of a job": (follow, {"batches: key", "file_outcomes: key"}),
+    "names": (lambda s: FileNames(s.database).known(WATCH, ["dfl-1"]), {"file_names: key"}),
     "vanished": (
         lambda s: s.batches.vanished(WATCH, now=at(99)),
         {"batches: ix_batches_vanished"},

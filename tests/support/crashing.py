@@ -26,6 +26,8 @@ POINTS: dict[str, tuple[type, str]] = {
     "news": (Batches, "news"),
     "change": (Batches, "change"),
     "get": (LlamaCloud, "get_batch"),
+    "jobs": (LlamaCloud, "jobs"),
+    "follow": (Batches, "follow"),
     "passed": (Watches, "passed"),
     "claim": (Outbox, "claim"),
     "send": (Webhook, "send"),

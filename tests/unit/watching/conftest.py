@@ -98,13 +98,14 @@ def stand(tmp_path: Path) -> Standing:
             session = await stack.enter_async_context(upstream_session())
             metrics = Metrics()
             api_key, scope = more.pop("api_key", sim.api_key), more.pop("scope", Scope())
+            budget = more.pop("budget", None) or Budget(rate=1000, burst=1000, clock=clock)
             watch = replace(Watch(WATCH, sim.url, 15.0, timedelta(hours=24)), **more)
             cloud = LlamaCloud(
                 base_url=sim.url,
                 api_key=api_key,
                 key_source="LLAMA_CLOUD_API_KEY",
                 session=session,
-                budget=Budget(rate=1000, burst=1000, clock=clock),
+                budget=budget,
                 clock=clock,
                 scope=scope,
             )
