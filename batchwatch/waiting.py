@@ -163,7 +163,7 @@ class Wait:
         """What became of a batch, as far as it was waited for."""
         standing = self.standings[batch_id]
         if standing is None:
-            return Outcome(batch_id, None, Ending.UNFINISHED)
+            return Outcome(str(batch_id), None, Ending.UNFINISHED)
         [row] = await self._views[batch_id].batch(batch_id, watch=standing.watch)
         failures = [
             Failure(
@@ -176,8 +176,8 @@ class Wait:
             if one["fate"] in TO_RETRY
         ]
         return Outcome(
-            batch_id,
-            standing.status,
+            str(batch_id),
+            str(standing.status),
             self._ending(standing),
             counts={
                 "files": standing.files,
@@ -320,7 +320,7 @@ class _Alone:
             if can_be_asked(one) and (one not in known or not known[one].status.is_terminal)
         ]
         if running:
-            await self._poller.look_at(running)
+            (await self._poller.look_at(running)).raise_for_none()
         await self._poller.complete()
         await self._settler.settle()
         pauses = [await self._poller.until_results(), await self._settler.until_settle()]

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from datetime import datetime
 
-    from batchwatch.domain.settle import Fate
     from batchwatch.store.engine import Database
 
 Row = dict[str, Any]

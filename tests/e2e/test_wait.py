@@ -35,6 +35,7 @@ def a_file(*steps: tuple[str, float], error: str | None = None) -> FileLife:
 GOOD = a_file(("RUNNING", 0.3), ("COMPLETED", 0.4))
 SLOW = a_file(("RUNNING", 0.3), ("COMPLETED", 1.5))
 BAD = a_file(("RUNNING", 0.3), ("FAILED", 0.9), error="page 3 is no page")
+LONG = a_file(("RUNNING", 0.3), ("FAILED", 3_600.0))
 UNMAPPED = FileLife(mapped_after=0.3, error_message="no such file")
 
 
@@ -78,7 +79,7 @@ async def waited(sim: Simulator | str, folder: Path, *arguments: str, **more: st
     [
         (QUICK, (GOOD, GOOD), ["--settled"], 0, "succeeded"),
         (QUICK, (GOOD, SLOW, BAD), ["--settled"], 1, "some_failed"),
-        (QUICK, (GOOD, BAD), [], 0, "succeeded"),
+        (QUICK, (GOOD, LONG), [], 0, "succeeded"),
         (QUICK, (GOOD, UNMAPPED), [], 1, "some_failed"),
         ((("PENDING", 0.0), ("FAILED", 0.4)), (GOOD,), [], 3, "failed"),
         ((("PENDING", 0.0), ("CANCELLED", 0.4)), (GOOD,), ["--settled"], 3, "cancelled"),
