@@ -126,8 +126,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
                 Watcher(
                     poller,
                     settler=Settler(
-                        poller.watch,
-                        cloud=poller.cloud,
+                        poller,
                         batches=batches,
                         names=FileNames(database),
                         clock=clock,

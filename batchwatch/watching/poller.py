@@ -105,7 +105,7 @@ class Poller:
         self._refresher = Fetcher(cloud, priority=Priority.REFRESH, under_way=self._under_way)
         self._completer = Fetcher(cloud, priority=Priority.COMPLETE, under_way=self._under_way)
         self.recorded = asyncio.Event()  # answers of GETs were: other results may be due
-        self.unsettled = asyncio.Event()  # results were: their jobs are to be followed
+        self.unsettled = asyncio.Event()  # there may be jobs to ask for that there were not
         self.present: Pass | None = None  # under way, or the last one
 
     async def poll(self) -> Pass:
