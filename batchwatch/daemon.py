@@ -320,9 +320,7 @@ def watcher_of(  # noqa: PLR0913  # the parts that a watch shares with others, e
     poller = Poller(
         watch, cloud=cloud, batches=batches, watches=watches, clock=clock, metrics=metrics
     )
-    settler = Settler(
-        watch, cloud=cloud, batches=batches, names=names, clock=clock, metrics=metrics
-    )
+    settler = Settler(poller, batches=batches, names=names, clock=clock, metrics=metrics)
     follower = Follower(poller, batches=batches, clock=clock, metrics=metrics)
     return Watcher(
         poller,

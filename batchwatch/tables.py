@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -343,11 +344,13 @@ def _print_files(console: Console, row: dict[str, Any]) -> None:
         if row["results"] in ("awaited", "pending"):
             console.print("\nIts results are asked for, and LlamaCloud has not given them yet.")
         return
-    failed = [one for one in files if one["error_message"] is not None]
-    jobless = [one for one in files if one["job_id"] is None and one["error_message"] is None]
+    failed = [one for one in files if one["fate"] not in (None, "succeeded", "unknown")]
     count = "1 file" if len(files) == 1 else f"{len(files)} files"
-    console.print(f"\n{count}, {len(failed)} failed, {len(jobless)} without a job")
-    others = [one for one in files if one["error_message"] is None]
+    fates = Counter(one["fate"] or "still open" for one in files)
+    console.print(
+        f"\n{count}: " + ", ".join(f"{many} {fate}" for fate, many in fates.most_common())
+    )
+    others = [one for one in files if one not in failed]
     for some, most in ((failed, _FAILED_SHOWN), (others, _OTHERS_SHOWN)):
         for one in some[:most]:
             console.print(_file(one), soft_wrap=True)
@@ -359,10 +362,14 @@ def _print_files(console: Console, row: dict[str, Any]) -> None:
 def _file(one: dict[str, Any]) -> Text:
     """A file with why it failed, or with the job that it has."""
     name = one["source_directory_file_id"]
-    if one["error_message"] is not None:
-        return Text.assemble("  ", (name, "red"), _GAP, one["error_message"])
+    if one["name"]:
+        name += f"{_GAP}{one['name']}"
     job = f"{one['job_type'] or 'job'} {one['job_id']}" if one["job_id"] else "no job"
-    return Text.assemble("  ", name, _GAP, job)
+    if one["fate"] in (None, "succeeded", "unknown"):
+        status = one["job_status"] or ""
+        return Text(f"  {name}{_GAP}{job}{_GAP}{status}".rstrip())
+    why = one["error_message"] or one["job_error"] or one["job_status"] or job
+    return Text.assemble("  ", (name, "red"), _GAP, why)
 
 
 def _print_deliveries(console: Console, row: dict[str, Any]) -> None:

@@ -288,8 +288,7 @@ class Wait:
                 metrics=metrics,
             )
             settler = Settler(
-                watch,
-                cloud=cloud,
+                poller,
                 batches=batches,
                 names=FileNames(database),
                 clock=self._clock,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from batchwatch.domain.batch import (
     RUNNING,
     EndpointName,
     FileOutcome,
+    Results,
+    Settling,
     Status,
 )
 from batchwatch.domain.coverage import Gap, Kind
@@ -30,6 +33,7 @@ from batchwatch.domain.event import (
     heartbeat_event,
     watch_event,
 )
+from batchwatch.domain.following import Follower, JobSeen
 from batchwatch.domain.health import FAILING_TO_TELL, Record
 from batchwatch.settings import EVENT_TYPES as SETTINGS_EVENT_TYPES
 from batchwatch.settings.events import NOT_SENT_YET
@@ -73,6 +77,12 @@ def events() -> list[Event]:
     for status, results in ((COMPLETED, files), (FAILED, None), (CANCELLED, ())):
         seen = a_sighting(status, updated=9, asked_results=True, results=results)
         made += recorder.record({seen.id: a_batch(RUNNING)}, [seen], now=at(9)).events
+    open_ = a_batch(COMPLETED, results=Results.COMPLETE, settling=Settling.OPEN)
+    follower = Follower(
+        WATCH, "https://llamacloud.test", deadline=timedelta(0), names={"dfl-2": "a"}
+    )
+    jobs = {"pjb-1": JobSeen("FAILED", "no pages")}
+    made += follower.follow({open_.id: open_}, {open_.id: files}, jobs, over={}, now=at(9)).events
     lost = a_batch(RUNNING, misses=99, missed_at=at(-9_999), created_at=None, updated_at=None)
     made += recorder.vanish({lost.id: lost}, now=at(9)).events
     for type_ in (WATCH_FAILING, "watch.recovered"):
@@ -115,6 +125,10 @@ def test_every_field_is_in_the_example() -> None:
     event = next(one for one in events() if one.type == "batch.completed")
 
     for field in [*event.data, *event.data["batch"], *event.data["results"]]:
+        assert f'"{field}"' in page, field
+    *_, settled = (one.data["settled"] for one in events() if one.type == "batch.settled")
+    parts = (settled, settled["counts"], settled["failures"][0], settled["groups"][0])
+    for field in {field for part in (*parts, settled["retry"]) for field in part}:
         assert f'"{field}"' in page, field
 
 

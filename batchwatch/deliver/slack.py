@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _WORD: Final = re.compile(r"[a-z_]{3,40}")  # how Slack says why: no_service, invalid_payload, …
 _TORN: Final = re.compile(r"&[a-z]{0,3}$")  # an entity that a cut went through
 FAILURES_SHOWN: Final = 5
+GROUPS_SHOWN: Final = 5
 _REASON_SHOWN: Final = 160  # characters of a reason; Slack folds what is longer anyway
 # Slack's own limits, in characters: https://docs.slack.dev/reference/block-kit/blocks
 _HEADER_LIMIT: Final = 150
@@ -40,6 +41,7 @@ _HEADLINES: Final = {
     "batch.failed": ("❌", "Batch failed"),
     "batch.cancelled": ("🚫", "Batch cancelled"),
     "batch.unknown": ("❔", "Batch has a status that batchwatch does not know"),
+    "batch.settled": ("🏁", "Batch settled"),
     "batch.vanished": ("👻", "Batch vanished: LlamaCloud answers 404"),
     "watch.failing": ("🔥", "LlamaCloud cannot be watched"),
     "watch.gap": ("🕳️", "Batches may be unknown"),
@@ -115,9 +117,14 @@ def message(envelope: dict[str, Any]) -> dict[str, Any]:
     results = data.get("results") or {}
     if type_ == "batch.completed" and (results.get("counts") or {}).get("failed"):
         icon = "⚠️"
+    settled = data.get("settled")
+    if settled and set(_others(settled)) - {"succeeded"}:
+        icon = "⚠️"
     headline = f"{icon} {words}"
     batch = data.get("batch")
-    if batch:
+    if settled:
+        lines = _settled_lines(data)
+    elif batch:
         lines = _batch_lines(data)
     else:
         reason = " ".join(str(data.get("reason") or "").split())
@@ -128,10 +135,11 @@ def message(envelope: dict[str, Any]) -> dict[str, Any]:
             lines = _gap_lines(data, reason)
         if type_ == "daemon.heartbeat":
             lines = _pulse_lines(data)
-    sections = ["\n".join(line for line in lines if line), _failures(results)]
+    failures = _groups(settled) if settled else _failures(results)
+    sections = ["\n".join(line for line in lines if line), failures]
     about = batch["id"] if batch else data.get("endpoint")
     summary = f"{headline}: {about}" if about else headline
-    if files := _files(results):
+    if files := _fates(settled) if settled else _files(results):
         summary += f" ({files})"
     return {
         "text": _escape(summary, limit=_SUMMARY_LIMIT),
@@ -179,6 +187,53 @@ def _batch_lines(data: dict[str, Any]) -> list[str]:
     elif results.get("state") == "pending":
         lines.append("LlamaCloud has not given the results yet.")
     return lines
+
+
+def _settled_lines(data: dict[str, Any]) -> list[str]:
+    settled = data["settled"]
+    lines = [f"*{_escape(data['batch']['id'])}*"]
+    if settled["counts"] is None:
+        return [*lines, "LlamaCloud never gave its results: what became of its files is not known."]
+    lines.append(_fates(settled))
+    if settled["state"] == "given_up":
+        lines.append("What is unknown is no longer asked for.")
+    again = len(settled["retry"]["source_directory_file_ids"])
+    if again:
+        more = " or more" if settled["retry"]["truncated"] else ""
+        lines.append(f"{again}{more} to run again; their ids are in the webhook.")
+    return lines
+
+
+def _fates(settled: dict[str, Any]) -> str:
+    """``10 files: 8 succeeded, 2 failed``."""
+    counts = settled["counts"]
+    if counts is None:
+        return ""
+    files = "1 file" if counts["files"] == 1 else f"{counts['files']} files"
+    others = ", ".join(f"{count} {fate}" for fate, count in _others(settled).items())
+    return f"{files}: {others}" if others else files
+
+
+def _others(settled: dict[str, Any]) -> dict[str, int]:
+    counts = settled["counts"] or {"unknown": 1}
+    return {fate: count for fate, count in counts.items() if count and fate != "files"}
+
+
+def _groups(settled: dict[str, Any]) -> str:
+    """The largest groups of failures, each with its words and a few of its files."""
+    lines = []
+    for one in settled["groups"][:GROUPS_SHOWN]:
+        words = _escape(_short(one["message"] or one["fate"]))
+        names = ", ".join(
+            f"`{_escape(file['name'] or file['source_directory_file_id'], limit=_ID_LIMIT)}`"
+            for file in one["examples"]
+        )
+        more = ", …" if one["count"] > len(one["examples"]) else ""
+        lines.append(f"• *{one['count']}* {words} ({names}{more})")
+    others = len(settled["groups"]) - len(lines) + settled["more_groups"]
+    if others:
+        lines.append(f"… and {others} more reasons")
+    return "\n".join(lines)
 
 
 def _all_clear(data: dict[str, Any], reason: str) -> list[str]:

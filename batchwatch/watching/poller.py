@@ -115,7 +115,7 @@ class Poller:
         self._elsewhere: set[BatchId] = set()  # asked for, and of another directory
         self.baseline = asyncio.Event()  # the first pass ever has ended
         self.recorded = asyncio.Event()  # answers of GETs were: other results may be due
-        self.unsettled = asyncio.Event()  # results were: their jobs are to be followed
+        self.unsettled = asyncio.Event()  # there may be jobs to ask for that there were not
         self.present: Pass | None = None  # under way, or the last one
 
     async def poll(self) -> Pass:

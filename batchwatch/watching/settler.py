@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from batchwatch.clock import Clock
     from batchwatch.domain.batch import Batch, BatchId, FileOutcome
     from batchwatch.domain.changes import Changes
-    from batchwatch.domain.watch import Watch
-    from batchwatch.llamacloud.client import LlamaCloud
     from batchwatch.metrics import Metrics
     from batchwatch.store import Batches, FileNames
+    from batchwatch.watching.poller import Poller
 
     Decide = Callable[[Mapping[BatchId, Batch], Mapping[BatchId, Sequence[FileOutcome]]], Changes]
 
@@ -51,20 +50,20 @@ class Settler:
 
     def __init__(
         self,
-        watch: Watch,
+        poller: Poller,
         *,
-        cloud: LlamaCloud,
         batches: Batches,
         names: FileNames,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
-        self._watch = watch
-        self._cloud = cloud
+        self._watch = poller.watch
+        self._cloud = poller.cloud
+        self._unsettled = poller.unsettled
         self._batches = batches
         self._names = names
         self._clock = clock
-        self._reporter = Reporter(watch.name, metrics=metrics)
+        self._reporter = Reporter(poller.watch.name, metrics=metrics)
         self._under_way: set[BatchId] = set()
         self._places = asyncio.Semaphore(AT_ONCE)
         self._nameless_until = 0.0  # monotonic
@@ -115,6 +114,7 @@ class Settler:
             await self._ask(lot, this)
         mine.difference_update(lot)  # the next round may have them while this one goes on
         self._under_way.difference_update(lot)
+        self._unsettled.set()
 
     async def _ask(self, lot: Sequence[BatchId], this: _Round) -> None:
         """Ask for the jobs of a lot, and note where that fails; one bad batch spoils no other."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchwatch.domain.batch import COMPLETED, EndpointName
+from batchwatch.domain.batch import COMPLETED, EndpointName, FileOutcome
 from batchwatch.domain.delivery import Attempt, Failure, Settled, State
 from batchwatch.simulator import Simulator
 from tests.support.builders import a_sighting, at
@@ -34,7 +34,8 @@ def url_of(folder: Path) -> str:
 async def owed(folder: Path) -> None:
     """Of the hook's deliveries one was taken, one is dead, one failed and one was not tried."""
     seen = [a_sighting(batch_id=f"bat-{number}") for number in (1, 2, 3)]
-    seen.append(a_sighting(COMPLETED, updated=9, asked_results=True, results=()))
+    files = (FileOutcome("dfl-1", "parse_v2", "pjb-1"),)  # whose job may still run
+    seen.append(a_sighting(COMPLETED, updated=9, asked_results=True, results=files))
     attempt = Attempt(at(9), 0.25, Failure.SERVER_ERROR, 500, "HTTP 500", "oops")
     async with recorded(url_of(folder), *seen, endpoints=(HOOK, OTHER)) as outbox:
         first, second, third = await outbox.claim(HOOK, limit=9)

@@ -6,7 +6,8 @@ import asyncio
 import json
 import re
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,8 +19,11 @@ from batchwatch.domain.batch import (
     FileOutcome,
 )
 from batchwatch.domain.delivery import Attempt, Failure, Settled, State
-from batchwatch.store import Database, Views
-from tests.support.builders import a_sighting, at
+from batchwatch.domain.following import Follower, JobSeen
+from batchwatch.domain.routing import Router
+from batchwatch.store import Batches, Database, FileNames, Outbox, Views
+from tests.support.builders import WATCH, a_sighting, at
+from tests.support.clock import ManualClock
 from tests.support.recorded import WEBHOOK, recorded
 from tests.unit.commands import called
 
@@ -175,10 +179,10 @@ def test_show_tells_the_whole_story_of_a_batch(store: dict[str, str]) -> None:
     assert lines[1].startswith("COMPLETED since ")
     assert "1 RUNNING 2026-11-24 08:00:00" in lines
     assert "2 COMPLETED 2026-11-24 08:01:00 1m" in lines
-    assert "3 files, 1 failed, 1 without a job" in lines
+    assert "3 files: 1 still open, 1 unmapped, 1 jobless" in lines
     assert "dfl-2 no [red]pages[/red] in it" in lines
     assert "dfl-1 parse_v2 pjb-1" in lines
-    assert "dfl-3 no job" in lines
+    assert "dfl-3 no job" in lines  # jobless
     assert "batch.running webhook delivered 1 2026-11-24 08:01:39 HTTP 204 in 12 ms" in lines
     assert "batch.completed webhook pending 0" in lines
 
@@ -205,10 +209,50 @@ def test_show_tells_the_first_files_and_how_many_more_there_are(tmp_path: Path) 
 
     text = called("show", "bat-1", environ={"BATCHWATCH_DATA_DIR": str(tmp_path)}).stdout
 
-    assert "39 files, 30 failed, 0 without a job" in text
+    assert "39 files: 30 unmapped, 9 still open" in text
     assert (20, 5) == (text.count("dfl-bad"), text.count("dfl-good"))
     assert "… and 10 more that failed (--json has all)" in text
     assert "… and 4 more that did not fail (--json has all)" in text
+
+
+def test_show_tells_what_became_of_each_file(tmp_path: Path) -> None:
+    """By what its directory calls it, and in its job's own words; programs get all of it."""
+    files = (
+        FileOutcome("dfl-1", "parse_v2", "pjb-1"),
+        FileOutcome("dfl-2", "parse_v2", "pjb-2"),
+        FileOutcome("dfl-3", "parse_v2", "pjb-3"),
+    )
+    seen = a_sighting(COMPLETED, asked_results=True, results=files)
+    url = f"sqlite+aiosqlite:///{tmp_path}/batchwatch.db"
+    rules = Follower(WATCH, "https://llamacloud.test", deadline=timedelta(hours=24))
+    jobs = {"pjb-1": JobSeen("COMPLETED"), "pjb-2": JobSeen("FAILED", "it is encrypted")}
+    late = replace(rules, deadline=timedelta(0))
+
+    async def record() -> None:
+        async with recorded(url, seen):
+            database = await Database.open(url, exclusive=False, writes=True)
+            batches = Batches(database, Outbox(database, Router({}), ManualClock()))
+            await FileNames(database).add(WATCH, {"dfl-2": "invoice.pdf"})
+            for one in (rules, late):  # the third is given up
+                follow = partial(one.follow, seen=jobs, over={seen.id: True}, now=at(9))
+                await batches.follow(WATCH, [seen.id], follow)
+            await database.close()
+
+    asyncio.run(record())
+    environ = {"BATCHWATCH_DATA_DIR": str(tmp_path)}
+
+    text = called("show", "bat-1", environ=environ).stdout
+    (row,) = json.loads(called("show", "bat-1", "--json", environ=environ).stdout)
+
+    assert "3 files: 1 succeeded, 1 failed, 1 unknown" in text
+    assert "dfl-2  invoice.pdf  it is encrypted" in text
+    assert "dfl-1  parse_v2 pjb-1  COMPLETED" in text
+    assert [
+        ("succeeded", "COMPLETED", None, None),
+        ("failed", "FAILED", "it is encrypted", "invoice.pdf"),
+        ("unknown", None, None, None),
+    ] == [(one["fate"], one["job_status"], one["job_error"], one["name"]) for one in row["files"]]
+    assert ("given_up", 3) == (row["settling"], row["file_count"])
 
 
 @pytest.mark.parametrize("beginning", ["bat-o", "o", "ol", "bat-old"])

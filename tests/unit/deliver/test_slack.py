@@ -32,6 +32,7 @@ from batchwatch.domain.batch import (
 from batchwatch.domain.coverage import Gap, Kind
 from batchwatch.domain.event import (
     BATCH_DISCOVERED,
+    BATCH_SETTLED,
     BATCH_VANISHED,
     EVENT_TYPES,
     WATCH_FAILING,
@@ -43,6 +44,7 @@ from batchwatch.domain.event import (
     type_of,
     watch_event,
 )
+from batchwatch.domain.settle import settled_data
 from batchwatch.llamacloud.diagnosis import Asked, refused
 from batchwatch.llamacloud.key import ApiKey
 from tests.support.builders import BASE_URL, WATCH, a_batch, a_pulse, at
@@ -131,6 +133,75 @@ def test_files_that_failed_are_told_with_their_reasons() -> None:
         "• `dfl-bad0` the file is not a PDF",
         "• `dfl-bad1` the file is not a PDF",
     ]
+
+
+def settled(*files: FileOutcome, names: dict[str, str] | None = None) -> Event:
+    batch = a_batch(COMPLETED, results=Results.COMPLETE, revision=3, source_directory_id="dir-1")
+    return batch_event(
+        batch,
+        BATCH_SETTLED,
+        occurred_at=at(300),
+        link=LINK,
+        outcomes=files,
+        settled=settled_data(batch, files or None, names or {}),
+    )
+
+
+def test_what_became_of_a_batch_is_told_with_its_reasons() -> None:
+    """How many of each, the like failures together, by name, and how many to run again."""
+    good = [FileOutcome(f"dfl-{n}", "parse_v2", f"pjb-{n}", None, "COMPLETED") for n in range(90)]
+    bad = [
+        FileOutcome(
+            f"dfl-bad{n}", "parse_v2", f"pjb-bad{n}", None, "FAILED", f"page {n} is <empty>"
+        )
+        for n in range(4)
+    ]
+
+    said = said_of(settled(*good, *bad, FileOutcome("dfl-x"), names={"dfl-bad1": "a & b.pdf"}))
+
+    assert_slack_takes(said)
+    assert ["⚠️ Batch settled"] == texts(said, "plain_text")
+    assert [
+        (
+            "*bat-1*\n95 files: 90 succeeded, 4 failed, 1 jobless\n"
+            "5 to run again; their ids are in the webhook."
+        ),
+        (
+            "• *4* page 0 is &lt;empty&gt; (`dfl-bad0`, `a &amp; b.pdf`, `dfl-bad2`, …)\n"
+            "• *1* jobless (`dfl-x`)"
+        ),
+    ] == texts(said)[:2]
+    assert "Batch settled: bat-1 (95 files: 90 succeeded, 4 failed, 1 jobless)" in said["text"]
+
+
+def test_a_batch_that_went_well_to_the_end_is_told_shortly() -> None:
+    """And one whose results never came is not said to have gone well."""
+    well = said_of(settled(FileOutcome("dfl-1", "parse_v2", "pjb-1", None, "COMPLETED")))
+    never = said_of(settled())
+    unknown = said_of(settled(FileOutcome("dfl-1", "classify_v2", "cjb-1")))
+
+    for said in (well, never, unknown):
+        assert_slack_takes(said)
+    assert (["🏁 Batch settled"], "*bat-1*\n1 file: 1 succeeded") == (
+        texts(well, "plain_text"),
+        texts(well)[0],
+    )
+    assert "never gave its results" in texts(never)[0]
+    assert texts(unknown)[0].endswith("1 unknown\nWhat is unknown is no longer asked for.")
+    assert ["⚠️ Batch settled"] == texts(never, "plain_text") == texts(unknown, "plain_text")
+
+
+def test_many_reasons_for_failures_fit_into_a_message() -> None:
+    """Slack refuses a whole message for one text that is too long."""
+    files = [
+        FileOutcome(f"dfl-{n}" * 60, error_message=f"{chr(97 + n)} " + "<&>" * 900)
+        for n in range(26)
+    ]
+
+    said = said_of(settled(*files))
+
+    assert_slack_takes(said)
+    assert texts(said)[1].endswith("… and 21 more reasons")
 
 
 def test_a_thousand_failures_are_five_lines_and_a_number() -> None:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchwatch.llamacloud.budget import Priority
-from batchwatch.llamacloud.client import Scope
-from batchwatch.llamacloud.errors import Garbled, PagingLoop, Rejected
+from batchwatch.llamacloud.client import RELEARNT, Scope
+from batchwatch.llamacloud.errors import Garbled, NotFound, PagingLoop, Rejected, Unaskable
 from batchwatch.llamacloud.transport import Limits
 from batchwatch.llamacloud.wire import Job
-from tests.unit.llamacloud.upstream import Reply, a_page, asking, serving
+from tests.unit.llamacloud.upstream import HurriedClock, Reply, a_page, asking, serving
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -164,6 +164,96 @@ async def test_a_url_too_long_for_upstream_is_halved() -> None:
 
     assert ids == [job.id for job in found]
     assert [50, 25, 25] == [len(query["job_ids"]) for query in upstream.queries]
+
+
+@pytest.mark.parametrize("status", [400, 414, 422])
+async def test_how_many_ids_upstream_takes_is_learnt_once(status: int) -> None:
+    """Some servers call a URL that is too long a bad request; no chunk pays for that again."""
+
+    async def short(request: web.BaseRequest) -> web.StreamResponse:
+        ids = request.query.getall("job_ids")
+        reply = a_page(*map(a_job, ids)) if len(ids) <= 30 else Reply({"detail": "no"}, status)
+        return reply.response()
+
+    ids = [f"job-{n}" for n in range(300)]
+    clock = HurriedClock()
+    async with (
+        serving(handler=short) as upstream,
+        asking(upstream.url, clock=clock) as cloud,
+    ):
+        found = await jobs(cloud, ids)
+        first = len(upstream.requests)
+        await jobs(cloud, ids)
+        again = len(upstream.requests) - first
+        clock.advance(RELEARNT + 1)
+        assert ids[:25] == [job.id for job in await jobs(cloud, ids[:25])]
+
+    assert ids == [job.id for job in found]
+    assert 12 == again
+    refusals = first - again
+    assert refusals in (2, 4)  # at 100 and at 50 ids, each tried without a page size, too
+
+
+async def test_an_id_that_is_refused_by_itself_spoils_no_other() -> None:
+    """And it is no reason to ask for fewer at once."""
+
+    async def strict(request: web.BaseRequest) -> web.StreamResponse:
+        ids = request.query.getall("job_ids")
+        if "job-7" in ids:
+            return Reply({"detail": "job_ids: not a UUID"}, 422).response()
+        return a_page(*map(a_job, ids)).response()
+
+    ids = [f"job-{n}" for n in range(100)]
+    async with serving(handler=strict) as upstream, asking(upstream.url) as cloud:
+        found = await jobs(cloud, ids)
+        before = len(upstream.requests)
+        await jobs(cloud, [f"other-{n}" for n in range(100)])
+        assert 1 == len(upstream.requests) - before
+
+    assert [one for one in ids if one != "job-7"] == [job.id for job in found]
+
+
+async def test_what_came_before_a_listing_went_in_circles_is_used() -> None:
+    """A job is shown and the other is not; the page that leads to itself shows no more."""
+    reply = a_page(a_job("job-1"), token="t1")
+    async with serving(reply) as upstream, asking(upstream.url) as cloud:
+        found = await jobs(cloud, ["job-1", "job-2"])
+
+    assert ["job-1"] == [job.id for job in found]
+
+
+# ------------------------------------------------------------------------------- their names
+
+
+async def test_the_names_of_a_directory_are_had_page_by_page() -> None:
+    """By their ids; what cannot be read is left out, and a name is bounded."""
+
+    def row(number: int, **more: Any) -> dict[str, Any]:
+        return {"id": f"dfl-{number}", "display_name": f"{number}.pdf", "file_id": "x", **more}
+
+    replies = (
+        a_page(row(1), row(2, display_name="n" * 999), row(3, display_name=None), 5, token="t1"),
+        a_page(row(4)),
+    )
+    async with serving(*replies) as upstream, asking(upstream.url) as cloud:
+        names = await cloud.directory_files("dir/1", priority=Priority.SETTLE)
+
+    assert {"dfl-1": "1.pdf", "dfl-2": "n" * 300, "dfl-4": "4.pdf"} == names
+    assert ["1000", "1000"] == upstream.asked("page_size")
+    assert {"/api/v1/beta/directories/dir%2F1/files"} == {
+        one.raw_path.partition("?")[0] for one in upstream.requests
+    }
+
+
+async def test_a_directory_that_is_gone_is_not_found() -> None:
+    """Ephemeral ones are cleaned up; and no id is asked for that would be another path."""
+    async with serving(Reply({"detail": "no"}, 404)) as upstream, asking(upstream.url) as cloud:
+        with pytest.raises(NotFound):
+            await cloud.directory_files("dir-1", priority=Priority.SETTLE)
+        with pytest.raises(Unaskable):
+            await cloud.directory_files("..", priority=Priority.SETTLE)
+
+    assert 1 == len(upstream.requests)
 
 
 async def test_a_type_without_an_endpoint_is_said_to_be_unknown() -> None:

@@ -113,8 +113,7 @@ def stand(tmp_path: Path) -> Standing:
                 watch, cloud=cloud, batches=batches, watches=watches, clock=clock, metrics=metrics
             )
             settler = Settler(
-                watch,
-                cloud=cloud,
+                poller,
                 batches=batches,
                 names=FileNames(database),
                 clock=clock,

@@ -11,6 +11,7 @@ import pytest
 
 from batchwatch.domain.cadence import REFUSALS_TO_ALARM, SILENCE_TO_ALARM
 from batchwatch.simulator import FileLife, Simulator, Switch, a_life
+from batchwatch.simulator.life import JobLife, Step
 from batchwatch.store import Watches
 from batchwatch.store.errors import StoreFull
 from batchwatch.watching.watcher import LOOK_EVERY, STALLED
@@ -225,6 +226,41 @@ async def test_a_result_that_does_not_come_holds_up_no_other(stand: Standing) ->
         ]
 
     assert sorted([hung.id, soon.id, later.id]) == sorted(told)
+
+
+async def test_jobs_that_run_on_are_followed_to_their_ends(stand: Standing) -> None:
+    """Nothing else wakes the watch: no listing changes, and no results come."""
+    clock = ManualClock()
+    async with Simulator(clock=clock) as sim, stand(sim, clock, interval=3600.0) as at:
+        job = JobLife((Step("RUNNING", 1.0), Step("FAILED", 300.0)), "no pages")
+        file = FileLife(mapped_after=1.0, job=job)
+        sim.world.plant(a_life(("RUNNING", 0), ("COMPLETED", 5), files=(file,)))
+        await at.watches.begin(at.watch.name, now=clock.now())
+        clock.advance(6)
+        async with watching(at, asleep=3):
+            types = await told(at, lambda types: "batch.settled" in types)
+
+    assert ["batch.completed", "batch.settled"] == types[-2:]
+    assert 10 < sim.requests["GET /api/v2/parse"] < 20
+
+
+async def test_jobs_that_cannot_be_had_are_an_alarm(stand: Standing) -> None:
+    """Discovery and results go well, and still nobody knows what became of the files."""
+    clock = ManualClock()
+    async with Simulator(clock=clock) as sim, stand(sim, clock) as at:
+        job = JobLife((Step("RUNNING", 1.0), Step("COMPLETED", 2.0)))
+        files = (FileLife(mapped_after=1.0, job=job),)
+        sim.world.plant(a_life(("RUNNING", 0), ("COMPLETED", 5), files=files))
+        await at.polls()
+        sim.faults.switch_on(Switch(kind="status", status=403, path="/api/v2/parse"))
+        async with watching(at):
+            failing = await told(at, lambda types: "watch.failing" in types)
+            assert [one for one in at.watcher.troubles() if one.startswith("settling")]
+            sim.faults.clear()
+            rest = await told(at, lambda types: "watch.recovered" in types)
+
+    assert "batch.completed" in failing
+    assert "batch.settled" in rest
 
 
 async def test_an_old_batch_that_does_not_answer_holds_up_no_other(stand: Standing) -> None:
