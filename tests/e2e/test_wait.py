@@ -136,7 +136,8 @@ async def test_of_several_the_worst_counts(tmp_path: Path) -> None:
 async def test_without_a_terminal_each_change_is_a_line(tmp_path: Path) -> None:
     """And no more than that, for it goes into somebody's log."""
     async with Simulator(scenario="calm", seed=4) as sim:
-        batch = sim.world.plant(a_life(*QUICK, files=(GOOD, SLOW)))
+        late = a_file(("RUNNING", 0.3), ("COMPLETED", 9.0))
+        batch = sim.world.plant(a_life(*QUICK, files=(GOOD, late)))
         done = await waited(sim, tmp_path, batch.id, "--settled")
 
     lines = done.out.splitlines()
