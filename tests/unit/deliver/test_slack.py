@@ -159,10 +159,14 @@ def test_what_became_of_a_batch_is_told_with_its_reasons() -> None:
     assert_slack_takes(said)
     assert ["⚠️ Batch settled"] == texts(said, "plain_text")
     assert [
-        ("*bat-1*\n95 files: 90 succeeded, 4 failed, 1 jobless\n"
-        "5 to run again; their ids are in the webhook."),
-        ("• *4* page 0 is &lt;empty&gt; (`dfl-bad0`, `a &amp; b.pdf`, `dfl-bad2`, …)\n"
-        "• *1* jobless (`dfl-x`)"),
+        (
+            "*bat-1*\n95 files: 90 succeeded, 4 failed, 1 jobless\n"
+            "5 to run again; their ids are in the webhook."
+        ),
+        (
+            "• *4* page 0 is &lt;empty&gt; (`dfl-bad0`, `a &amp; b.pdf`, `dfl-bad2`, …)\n"
+            "• *1* jobless (`dfl-x`)"
+        ),
     ] == texts(said)[:2]
     assert "Batch settled: bat-1 (95 files: 90 succeeded, 4 failed, 1 jobless)" in said["text"]
 
