@@ -12,9 +12,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
 TERMINAL: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
+WITH_RESULTS: Final = frozenset({"COMPLETED", "CANCELLED"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +28,22 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Files:
+    """What truly became of a batch's files until now."""
+
+    counts: Mapping[str, int]  # by what became of them; those of which none is are left out
+    running: int  # whose jobs have not ended
+    ended_at: datetime | None  # when the last of the jobs did; None: there are none
+
+
+@dataclass(frozen=True, slots=True)
 class Life:
     """A batch as it truly was until now."""
 
     batch_id: str
     steps: tuple[Step, ...]
     shown: tuple[str, ...] = ()  # those of its statuses that upstream's answers have shown
+    files: Files | None = None  # what became of them
 
     @property
     def status(self) -> str:
@@ -42,6 +54,23 @@ class Life:
     def is_over(self) -> bool:
         """Whether it will not change any more."""
         return self.status in TERMINAL
+
+    @property
+    def fate_is_sealed(self) -> bool:
+        """Whether all that can become of its files has, and is told soon.
+
+        A batch that failed has no results. Files without a job are looked for
+        once more, which takes longer than a demo.
+        """
+        if self.files is None or self.files.running or self.status not in WITH_RESULTS:
+            return False
+        return self.status != "COMPLETED" or not self.files.counts.get("jobless")
+
+    @property
+    def sealed_at(self) -> datetime:
+        """Since when that is so, if it is."""
+        end = self.steps[-1].at
+        return max(end, self.files.ended_at or end) if self.files else end
 
     @property
     def born(self) -> datetime:
@@ -76,6 +105,8 @@ class Receipt:
     transition: int | None = None
     status: str | None = None
     directory_id: str | None = None
+    results: str | None = None  # how far batchwatch is with them, by its own words
+    counts: Mapping[str, int] | None = None  # what became of the files, if it says so
 
     @property
     def announces_status(self) -> bool:
@@ -83,6 +114,11 @@ class Receipt:
         if self.status is None or self.transition is None:
             return False
         return self.type in (f"batch.{self.status.lower()}", "batch.unknown")
+
+    @property
+    def settles(self) -> bool:
+        """Whether it is the last word on a batch's files."""
+        return self.type == "batch.settled"
 
 
 @dataclass(frozen=True, slots=True)

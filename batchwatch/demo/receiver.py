@@ -42,9 +42,20 @@ class _Batch(msgspec.Struct):
     source_directory_id: str | None = None
 
 
+class _Results(msgspec.Struct):
+    state: str
+
+
+class _Settled(msgspec.Struct):
+    state: str
+    counts: dict[str, int] | None
+
+
 class _Data(msgspec.Struct):
     batch: _Batch | None = None
     transition: int | None = None
+    results: _Results | None = None
+    settled: _Settled | None = None
 
 
 class _Envelope(msgspec.Struct):
@@ -98,7 +109,7 @@ class Receiver:
             self._scene.receive(Receipt(self._scene.elapsed, event_id, "", Answer.UNVERIFIED))
             return web.Response(status=401, text="the signature does not hold\n")
         mood = await self._mood("webhook")
-        batch = envelope.data.batch
+        batch, results, settled = envelope.data.batch, envelope.data.results, envelope.data.settled
         self._scene.receive(
             Receipt(
                 self._scene.elapsed,
@@ -109,6 +120,8 @@ class Receiver:
                 transition=envelope.data.transition,
                 status=batch.status if batch else None,
                 directory_id=batch.source_directory_id if batch else None,
+                results=results.state if results else None,
+                counts=settled.counts if settled else None,
             )
         )
         return await self._answer(request, mood, web.Response(status=204))

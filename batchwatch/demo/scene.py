@@ -32,6 +32,7 @@ class Scene:
         self.receipts: list[Receipt] = []
         self.posts: list[Post] = []
         self.unshown: deque[Entry] = deque(maxlen=_UNSHOWN)
+        self.settled: set[str] = set()  # batches that were told to be
         self.told: dict[str, str] = {}  # by batch, the status of its latest transition that came
         self.posted: dict[str, str] = {}  # by batch, the end that Slack was told of
         self.messages = 0  # of Slack, taken
@@ -84,6 +85,8 @@ class Scene:
             return
         self.repeats += receipt.event_id in self._ids
         self._ids.add(receipt.event_id)
+        if receipt.answer is Answer.TAKEN and receipt.settles and receipt.batch_id:
+            self.settled.add(receipt.batch_id)
         if receipt.answer is Answer.TAKEN and receipt.announces_status and receipt.batch_id:
             number = receipt.transition or 0
             if number >= self._numbers.get(receipt.batch_id, 0):

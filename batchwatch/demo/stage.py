@@ -169,6 +169,8 @@ class Stage:
             return False
         return all(
             scene.told.get(batch_id) == life.status == scene.posted.get(batch_id)
+            and not (life.files and life.files.running)
+            and (batch_id in scene.settled or not life.fate_is_sealed)
             for batch_id, life in scene.lives.items()
         )
 

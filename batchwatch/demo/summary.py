@@ -81,6 +81,7 @@ def _truth(verdict: Verdict, kills: int) -> Iterator[_Row]:
 
 def _arrivals(verdict: Verdict) -> Iterator[_Row]:
     yield "Notifications received", verdict.notified, "answered with 200, each id counted once", ""
+    yield "  batches settled", verdict.settled, "what became of every file, as it truly did", ""
     remark = "under the same webhook-id, as promised"
     if verdict.asked_for:
         remark = f"same webhook-id; {verdict.asked_for:,} after a bad answer"

@@ -7,6 +7,7 @@ those of batchwatch's promises, in a receiver's words:
   upstream showed was told. What is missing is LOST.
 - A transition never arrives for the first time after a later one of its batch.
 - The statuses are a part of the batch's true history, in its order. Anything else is UNTRUE.
+- What is said to have become of a batch's files is what truly did, and comes soon after it did.
 - The same fact comes under the same webhook-id: repeats are allowed, a second id is not.
 - Every signature holds.
 """
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 from batchwatch.demo.evidence import Answer, short
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from batchwatch.demo.evidence import Life, Post, Receipt, Step
@@ -57,6 +58,7 @@ class Verdict:
     missed: int  # shown and not told, with an excuse
     on_their_way: int  # too late to be owed yet, and not arrived
     notified: int  # different notifications that were taken
+    settled: int  # batches of whose files all was told
     repeats: int  # arrivals under an id that had arrived before
     asked_for: int  # of them, those that came because the receiver had not taken it
     posts: int  # Slack messages that were taken
@@ -94,10 +96,14 @@ def judge(
     by_batch: dict[str, list[Receipt]] = defaultdict(list)
     for one in news:
         by_batch[one.batch_id or ""].append(one)
+    last_words: dict[str, list[Receipt]] = defaultdict(list)
+    for one in verified:
+        if one.settles:
+            last_words[one.batch_id or ""].append(one)
     ended = {(post.batch_id, post.status) for post in posts if post.answer is Answer.TAKEN}
 
     faults = [*_unverified(receipts), *_ids_used_twice(verified), *_unknown(verified, truth)]
-    never_shown = missed = on_their_way = 0
+    never_shown = missed = on_their_way = settled = 0
     for life in truth.values():
         arrived = by_batch[life.batch_id]
         taken = {one.transition: one for one in arrived if one.answer is Answer.TAKEN}
@@ -116,6 +122,14 @@ def judge(
         elif overdue:
             text = f"{short(life.batch_id)} was shown as {', '.join(overdue)}, which was not told"
             faults.append(Fault(Kind.LOST, text))
+        settling = last_words[life.batch_id]
+        faults += _miscounted(life, settling)
+        if _unsettled(life, arrived, settling):
+            text = f"{short(life.batch_id)} was never settled, though all its jobs are over"
+            in_time = life.sealed_at + (life.sealed_at - life.steps[-1].at) <= owed_until
+            faults += [Fault(Kind.LOST, text)] if in_time else []
+            on_their_way += not in_time
+        settled += any(one.answer is Answer.TAKEN for one in settling)
         missing = list(_missing_end(life, told, ended))
         if life.steps[-1].at <= owed_until:
             faults += missing
@@ -133,6 +147,7 @@ def judge(
         missed=missed,
         on_their_way=on_their_way,
         notified=len(taken_ids),
+        settled=settled,
         repeats=ids.total() - len(ids),
         asked_for=_asked_for(verified),
         posts=len(messages),
@@ -241,6 +256,31 @@ def _missing_end(
     if (life.batch_id, life.status) not in posted:
         text = f"{short(life.batch_id)} is {life.status}, and Slack was not told"
         yield Fault(Kind.LOST, text)
+
+
+def _miscounted(life: Life, settling: Iterable[Receipt]) -> Iterator[Fault]:
+    """What was told of the files, if it is not what became of them; each batch is told once."""
+    if len({one.event_id for one in settling}) > 1:
+        yield Fault(Kind.TWO_IDS, f"{short(life.batch_id)} was settled twice")
+    for one in settling:
+        if life.files is None or one.counts is None:
+            continue
+        told = {fate: count for fate, count in one.counts.items() if count and fate != "files"}
+        if told != {fate: count for fate, count in life.files.counts.items() if count}:
+            true = _listed(life.files.counts)
+            text = f"{short(life.batch_id)} was settled with {_listed(told)}; it was {true}"
+            yield Fault(Kind.UNTRUE, text)
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {fate}" for fate, count in sorted(counts.items())) or "no files"
+
+
+def _unsettled(life: Life, arrived: Iterable[Receipt], settling: Iterable[Receipt]) -> bool:
+    """Whether its files' fates are owed: whoever has the results can find them out."""
+    if not life.fate_is_sealed or any(one.answer is Answer.TAKEN for one in settling):
+        return False
+    return any(one.status == life.status and one.results == "complete" for one in arrived)
 
 
 def _asked_for(receipts: Iterable[Receipt]) -> int:

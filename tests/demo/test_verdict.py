@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchwatch.demo.evidence import Answer, Life, Post, Receipt
+from batchwatch.demo.evidence import Answer, Files, Life, Post, Receipt
 from batchwatch.demo.verdict import Kind
 from tests.demo.found import (
     a_life,
@@ -134,7 +135,74 @@ def test_a_status_that_batchwatch_has_no_name_for_counts_as_told() -> None:
     assert [] == kinds(judged([life], told))
 
 
+SETTLED = replace(A_LIFE, files=Files({"succeeded": 2, "failed": 1}, 0, after(6)))
+COUNTS = {"files": 3, "succeeded": 2, "failed": 1, "cancelled": 0}
+
+
+def with_results(life: Life) -> list[Receipt]:
+    """What is told of a life whose end came with its results."""
+    return [
+        replace(one, results="complete" if one.status == "COMPLETED" else None)
+        for one in all_receipts(life)
+    ]
+
+
+def a_settling(counts: dict[str, int] | None = None, **more: Any) -> Receipt:
+    """The last word on a batch's files."""
+    told = {"type": "batch.settled", "event_id": "evt-settled", "results": "complete"}
+    return a_receipt("COMPLETED", 5, **(told | {"counts": counts or COUNTS} | more))
+
+
+def test_what_became_of_the_files_is_compared_with_the_truth() -> None:
+    """All of it, and once; a repeat under the same id is no second word."""
+    verdict = judged([SETTLED], [*with_results(SETTLED), a_settling(), a_settling()])
+
+    assert ([], 1, 0) == (kinds(verdict), verdict.settled, verdict.on_their_way)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        Files({"succeeded": 1}, 1, None),  # a job still runs
+        Files({"succeeded": 1, "jobless": 1}, 0, after(6)),  # that one is looked for again
+    ],
+)
+def test_files_that_may_still_change_are_not_owed(files: Files) -> None:
+    """Not in a demo, which does not last that long."""
+    life = replace(A_LIFE, files=files)
+
+    assert ([], 0) == (kinds(judged([life], with_results(life))), 0)
+
+
+def test_files_whose_jobs_ended_too_late_may_be_on_their_way() -> None:
+    """The pauses between looks grow with the time since the end."""
+    verdict = judged([SETTLED], with_results(SETTLED), owed_until=after(7))
+
+    assert ([], 1) == (kinds(verdict), verdict.on_their_way)
+
+
 # ------------------------------------------------------------------------------ what is wrong
+
+
+def test_a_batch_that_is_never_settled_is_lost() -> None:
+    """Its results were told, and all its jobs are over."""
+    assert [Kind.LOST] == kinds(judged([SETTLED], with_results(SETTLED)))
+
+
+def test_a_wrong_count_is_untrue() -> None:
+    """Also if only one file of thousands is told wrongly."""
+    wrong = a_settling({"files": 3, "succeeded": 3})
+
+    assert [Kind.UNTRUE] == kinds(judged([SETTLED], [*with_results(SETTLED), wrong]))
+
+
+def test_a_batch_that_is_settled_twice_has_two_ids() -> None:
+    """It is one fact."""
+    again = a_settling(event_id="evt-again")
+
+    verdict = judged([SETTLED], [*with_results(SETTLED), a_settling(), again])
+
+    assert [Kind.TWO_IDS] == kinds(verdict)
 
 
 @pytest.mark.parametrize("missing", range(5))
