@@ -30,8 +30,10 @@ if TYPE_CHECKING:
         BatchData,
         EndpointData,
         Envelope,
+        ExpectedData,
         ResultItem,
         ResultsData,
+        StuckData,
         WatchData,
     )
 
@@ -90,11 +92,23 @@ MEANINGS: Final[Mapping[str, str]] = {
     STATUS_TYPES[FAILED]: "It failed as a whole; there are no reliable results for its files.",
     STATUS_TYPES[CANCELLED]: "It was cancelled; what was finished before keeps its results.",
     BATCH_UNKNOWN: "It has a status that this version has no name for; see `data.batch.status`.",
+    BATCH_STUCK: (
+        "It stands still for longer than its status may last, or takes far longer than batches "
+        "like it; told again after each `stuck_reminder`."
+    ),
+    BATCH_UNSTUCK: "It was told of as stuck, and has moved; told just before where to.",
     BATCH_VANISHED: (
         "It was active, and for ten minutes LlamaCloud has answered 404 for it and not listed it."
     ),
     WATCH_FAILING: "LlamaCloud cannot be watched: an outage, or a key that is refused.",
-    WATCH_RECOVERED: "It can be watched again; what happened meanwhile is told as it is found.",
+    WATCH_SLOW: (
+        "Five batches or more are stuck at once: one message with their list in place of one for "
+        "each, told again after each `stuck_reminder`."
+    ),
+    WATCH_RECOVERED: (
+        "It can be watched again, and what happened meanwhile is told as it is found; or its "
+        "batches move again. `data.about` says which."
+    ),
     ENDPOINT_FAILING: (
         "An endpoint takes nothing: told to the others after five minutes, and again at 50, 70 "
         "and 90 % of the 120 hours after which it is disabled."
@@ -145,6 +159,14 @@ class Event:
         return {"type": self.type, "timestamp": rfc3339(self.occurred_at), "data": self.data}
 
 
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """When a batch should end, and in what way it is stuck, or was."""
+
+    expected: ExpectedData | None = None
+    stuck: StuckData | None = None
+
+
 def event_id(
     watch: WatchName | None, batch_id: BatchId | None, fact: int | str, type_: str
 ) -> EventId:
@@ -170,6 +192,7 @@ def batch_event(
     occurred_at: datetime,
     link: str,
     outcomes: Sequence[FileOutcome] | None = None,
+    outlook: Outlook | None = None,
 ) -> Event:
     """The event of ``type_`` about ``batch`` as it stands.
 
@@ -181,6 +204,9 @@ def batch_event(
     if type_ == BATCH_VANISHED:
         # It may come back and vanish again within one status: another fact.
         fact = f"{batch.revision}@{rfc3339(occurred_at)}"
+    expected, stuck = (outlook.expected, outlook.stuck) if outlook else (None, None)
+    if type_ == BATCH_STUCK and stuck:
+        fact = f"{batch.revision}#{stuck['reminder']}"
     data: BatchData = {
         "batch": {
             "id": batch.id,
@@ -197,6 +223,8 @@ def batch_event(
         "watch": batch.watch,
         "observed_at": rfc3339(occurred_at),
         "durations": {status: round(seconds, 3) for status, seconds in batch.lasted.items()},
+        "expected": expected,
+        "stuck": stuck,
         "results": results_summary(batch.results, outcomes, link=link),
     }
     return Event(
@@ -264,17 +292,28 @@ def _item(outcome: FileOutcome) -> ResultItem:
 
 
 def watch_event(
-    watch: WatchName, type_: str, *, occurred_at: datetime, since: datetime, reason: str
+    watch: WatchName,
+    type_: str,
+    *,
+    occurred_at: datetime,
+    since: datetime,
+    reason: str,
+    about: str = "failing",
 ) -> Event:
-    """``watch.failing`` or ``watch.recovered``: what went wrong, and since when."""
+    """``watch.failing`` or ``watch.recovered``: what went wrong, and since when.
+
+    ``about`` is which of its alarms it belongs to: failing or slow.
+    """
     data: WatchData = {
         "watch": watch,
         "since": rfc3339(since),
         "observed_at": rfc3339(occurred_at),
         "reason": reason,
+        "about": about,
     }
+    fact = rfc3339(since) if about == "failing" else f"{about}@{rfc3339(since)}"
     return Event(
-        id=event_id(watch, None, rfc3339(since), type_),
+        id=event_id(watch, None, fact, type_),
         type=type_,
         watch=watch,
         occurred_at=occurred_at,

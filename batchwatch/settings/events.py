@@ -36,9 +36,6 @@ EVENT_TYPES = (
 NOT_SENT_YET = frozenset(
     {
         "batch.settled",
-        "batch.stuck",
-        "batch.unstuck",
-        "watch.slow",
         "watch.gap",
         "daemon.heartbeat",
     }

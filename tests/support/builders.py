@@ -8,10 +8,12 @@ from typing import Any
 
 from batchwatch.domain.batch import RUNNING, Batch, BatchId, Observation, Status, WatchName
 from batchwatch.domain.changes import Recorder
+from batchwatch.domain.stuck import Patience
 from tests.support.clock import EPOCH
 
 WATCH = WatchName("default")
 BASE_URL = "https://llamacloud.test"
+PATIENT = Patience(pending=1e9, throttled=1e9, running=1e9)  # nothing is ever stuck
 
 
 def at(seconds: float) -> datetime:

@@ -152,7 +152,7 @@ async def test_what_is_probably_not_meant_is_logged_at_the_start(
         sim,
         receiver,
         tmp_path,
-        BATCHWATCH_ROUTES__LATER__EVENTS="batch.stuck",
+        BATCHWATCH_ROUTES__LATER__EVENTS="watch.gap",
         BATCHWATCH_ROUTES__LATER__ENDPOINTS="hook",
     )
     async with started(environ, "run") as daemon:

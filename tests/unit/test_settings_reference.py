@@ -241,7 +241,7 @@ def test_a_missing_signature_is_cured_where_the_endpoint_is_set(
 @pytest.mark.parametrize(
     ("events", "unsent"),
     [
-        ("batch.failed,batch.stuck,daemon.*", "batch.stuck, daemon.*"),
+        ("batch.failed,watch.gap,daemon.*", "watch.gap, daemon.*"),
         ("endpoint.*,batch.*,*", ""),
     ],
 )
