@@ -4,8 +4,19 @@ from batchwatch.store.batches import Batches
 from batchwatch.store.endpoints import Endpoints
 from batchwatch.store.engine import Database
 from batchwatch.store.errors import StoreError
+from batchwatch.store.judgements import Judgements
 from batchwatch.store.outbox import Outbox
 from batchwatch.store.views import Views, Wanted
 from batchwatch.store.watches import Watches
 
-__all__ = ["Batches", "Database", "Endpoints", "Outbox", "StoreError", "Views", "Wanted", "Watches"]
+__all__ = [
+    "Batches",
+    "Database",
+    "Endpoints",
+    "Judgements",
+    "Outbox",
+    "StoreError",
+    "Views",
+    "Wanted",
+    "Watches",
+]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import sqlalchemy as sa
 
+from batchwatch.domain.batch import Stuck
 from batchwatch.domain.delivery import OPEN as STILL_OPEN
 from batchwatch.domain.delivery import State
+from batchwatch.store.judgements import Judgements
 from batchwatch.store.schema import (
     OPEN,
     attempts,
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from batchwatch.store.engine import Database
 
 Row = dict[str, Any]
+
+_STUCK = msgspec.json.Decoder(Stuck)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ class Views:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.judgements = Judgements(database)
 
     @property
     def where(self) -> str:
@@ -281,4 +286,8 @@ class Views:
 
 
 def _batch(row: Row) -> Row:
-    return row | {"lasted": msgspec.json.decode(row["lasted"])}
+    stuck = row["stuck"] and _STUCK.decode(row["stuck"])
+    return row | {
+        "lasted": msgspec.json.decode(row["lasted"]),
+        "stuck": None if stuck is None else asdict(stuck),
+    }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import sqlalchemy as sa
 
+from batchwatch.domain.stuck import Outage
 from batchwatch.domain.watch import Trouble, WatchState, Work
 from batchwatch.store.engine import unbroken
 from batchwatch.store.schema import coverage, watches
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _TROUBLE: Final = msgspec.json.Decoder(Trouble)
 _TROUBLES: Final = msgspec.json.Decoder(dict[Work, Trouble])
+_OUTAGES: Final = msgspec.json.Decoder(tuple[Outage, ...])
 
 
 class Watches:
@@ -149,6 +151,7 @@ def _state(row: sa.Row[Any]) -> WatchState:
         baseline_done=row.baseline_done,
         troubles=_TROUBLES.decode(row.troubles),
         alarm=_TROUBLE.decode(row.alarm) if row.alarm else None,
+        outages=_OUTAGES.decode(row.outages),
     )
 
 
@@ -160,4 +163,5 @@ def _row(state: WatchState) -> dict[str, Any]:
         "baseline_done": state.baseline_done,
         "troubles": msgspec.json.encode(state.troubles).decode(),
         "alarm": msgspec.json.encode(state.alarm).decode() if state.alarm else None,
+        "outages": msgspec.json.encode(state.outages).decode(),
     }
