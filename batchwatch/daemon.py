@@ -20,6 +20,7 @@ from batchwatch.deliver.webhook import Webhook, envelope
 from batchwatch.domain.batch import EndpointName, WatchName
 from batchwatch.domain.event import rfc3339
 from batchwatch.domain.routing import FOR_PEOPLE, FOR_PROGRAMS, Route, Router
+from batchwatch.domain.stuck import Patience
 from batchwatch.domain.watch import Watch
 from batchwatch.llamacloud.budget import Budget
 from batchwatch.llamacloud.client import LlamaCloud, Scope
@@ -225,6 +226,12 @@ def watch_of(name: str, settings: WatchSettings) -> Watch:
         interval=settings.poll_interval,
         lookback=timedelta(seconds=settings.lookback),
         notify_backlog=settings.notify_backlog,
+        patience=Patience(
+            pending=settings.stuck_after_pending,
+            throttled=settings.stuck_after_throttled,
+            running=settings.stuck_after_running,
+            reminder=settings.stuck_reminder,
+        ),
     )
 
 

@@ -30,6 +30,7 @@ from batchwatch.settings.parts import (
     NAME,
     NETWORKS,
     POLL_INTERVAL,
+    STUCK_AFTER,
     UPSTREAM_KEY,
     EndpointSettings,
     RouteSettings,
@@ -62,6 +63,10 @@ INHERITED: Mapping[str, Mapping[str, str]] = {
         "poll_interval": "poll_interval",
         "lookback": "lookback",
         "notify_backlog": "notify_backlog",
+        "stuck_after_pending": "stuck_after_pending",
+        "stuck_after_throttled": "stuck_after_throttled",
+        "stuck_after_running": "stuck_after_running",
+        "stuck_reminder": "stuck_reminder",
     },
     "endpoints": {
         "public_only": "public_only",
@@ -119,6 +124,23 @@ class Settings(BaseSettings):
     notify_backlog: Annotated[bool, Flag()] = Field(
         default=False,
         description="Whether to notify of batches that were over before the very first start.",
+    )
+    stuck_after_pending: Annotated[float, STUCK_AFTER] = Field(
+        default=2 * 3600.0,
+        description="How long a batch may be PENDING before it is told of as stuck. One that takes "
+        "far longer than batches like it is told of in any case.",
+    )
+    stuck_after_throttled: Annotated[float, STUCK_AFTER] = Field(
+        default=6 * 3600.0,
+        description="How long a batch may be THROTTLED.",
+    )
+    stuck_after_running: Annotated[float, STUCK_AFTER] = Field(
+        default=12 * 3600.0,
+        description="How long a batch may be RUNNING, or have a status that has no name here.",
+    )
+    stuck_reminder: Annotated[float, STUCK_AFTER] = Field(
+        default=12 * 3600.0,
+        description="After how long it is told again that a batch is stuck.",
     )
     public_only: Annotated[bool, Flag()] = Field(
         default=False,

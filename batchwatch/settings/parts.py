@@ -37,6 +37,7 @@ _NAMES = ListOf(
 UPSTREAM_KEY = Key(fix="Copy the key again from LlamaCloud's page of API keys.")
 POLL_INTERVAL = Duration("100ms", "1d")
 LOOKBACK = Duration("1s", "365d")
+STUCK_AFTER = Duration("1s", "365d")
 NETWORKS = ListOf(Network(), least=0)  # none, to take back what is set for all
 _STATUSES = ListOf(Whole(300, 599), least=0, most=100)
 _RATE = Rate()
@@ -88,6 +89,22 @@ class WatchSettings(_Part):
     notify_backlog: Annotated[bool, Flag()] = Field(
         default=False,
         description="Whether this watch notifies of what was over before its first look.",
+    )
+    stuck_after_pending: Annotated[float, STUCK_AFTER] = Field(
+        default=2 * 3600.0,
+        description="How long a batch of this watch may be PENDING before it is stuck.",
+    )
+    stuck_after_throttled: Annotated[float, STUCK_AFTER] = Field(
+        default=6 * 3600.0,
+        description="How long a batch of this watch may be THROTTLED.",
+    )
+    stuck_after_running: Annotated[float, STUCK_AFTER] = Field(
+        default=12 * 3600.0,
+        description="How long a batch of this watch may be RUNNING.",
+    )
+    stuck_reminder: Annotated[float, STUCK_AFTER] = Field(
+        default=12 * 3600.0,
+        description="After how long this watch tells again that a batch is stuck.",
     )
     requests_per_minute: Annotated[int, Whole(1, 60_000)] = Field(
         default=1200,

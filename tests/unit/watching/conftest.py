@@ -22,7 +22,7 @@ from batchwatch.metrics import Metrics
 from batchwatch.store import Batches, Database, Outbox, Views, Watches
 from batchwatch.watching.poller import Pass, Poller
 from batchwatch.watching.watcher import Watcher
-from tests.support.builders import WATCH
+from tests.support.builders import PATIENT, WATCH
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +84,10 @@ Standing = Callable[..., Any]
 
 @pytest.fixture
 def stand(tmp_path: Path) -> Standing:
-    """Opens a stand for a simulator and a clock; the watch's fields may be given."""
+    """Opens a stand for a simulator and a clock; the watch's fields may be given.
+
+    Unless its patience is, nothing is ever stuck, however far time leaps.
+    """
 
     @asynccontextmanager
     async def opened(sim: Simulator, clock: ManualClock, **more: Any) -> AsyncIterator[Stand]:
@@ -96,7 +99,8 @@ def stand(tmp_path: Path) -> Standing:
             session = await stack.enter_async_context(upstream_session())
             metrics = Metrics()
             api_key = more.pop("api_key", sim.api_key)
-            watch = replace(Watch(WATCH, sim.url, 15.0, timedelta(hours=24)), **more)
+            watch = Watch(WATCH, sim.url, 15.0, timedelta(hours=24), patience=PATIENT)
+            watch = replace(watch, **more)
             cloud = LlamaCloud(
                 base_url=sim.url,
                 api_key=api_key,
