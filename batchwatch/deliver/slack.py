@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _WORD: Final = re.compile(r"[a-z_]{3,40}")  # how Slack says why: no_service, invalid_payload, …
 _TORN: Final = re.compile(r"&[a-z]{0,3}$")  # an entity that a cut went through
 FAILURES_SHOWN: Final = 5
+STUCK_SHOWN: Final = 10
 _REASON_SHOWN: Final = 160  # characters of a reason; Slack folds what is longer anyway
 # Slack's own limits, in characters: https://docs.slack.dev/reference/block-kit/blocks
 _HEADER_LIMIT: Final = 150
@@ -41,6 +42,9 @@ _HEADLINES: Final = {
     "batch.cancelled": ("🚫", "Batch cancelled"),
     "batch.unknown": ("❔", "Batch has a status that batchwatch does not know"),
     "batch.vanished": ("👻", "Batch vanished: LlamaCloud answers 404"),
+    "batch.stuck": ("⏳", "Batch is stuck"),
+    "batch.unstuck": ("🏃", "Batch moves again"),
+    "watch.slow": ("🐌", "Many batches are stuck"),
     "watch.failing": ("🔥", "LlamaCloud cannot be watched"),
     "watch.recovered": ("💚", "LlamaCloud is watched again"),
     "endpoint.failing": ("📵", "An endpoint takes nothing"),
@@ -113,16 +117,23 @@ def message(envelope: dict[str, Any]) -> dict[str, Any]:
     results = data.get("results") or {}
     if type_ == "batch.completed" and (results.get("counts") or {}).get("failed"):
         icon = "⚠️"
+    if type_ == "watch.recovered" and data.get("about") == "slow":
+        words = "Batches move again"
+    if reminder := (data.get("stuck") or data).get("reminder"):
+        words += f" (reminder {reminder})"
     headline = f"{icon} {words}"
     batch = data.get("batch")
-    if batch:
+    if data.get("stuck"):
+        lines = _stuck_lines(type_, data)
+    elif batch:
         lines = _batch_lines(data)
     else:
         reason = " ".join(str(data.get("reason") or "").split())
         lines = [_escape(reason, limit=_REASON_LIMIT)]
         if type_.endswith(".recovered"):
             lines = _all_clear(data, reason)
-    sections = ["\n".join(line for line in lines if line), _failures(results)]
+    details = _failures(results) or _list_of_stuck(data)
+    sections = ["\n".join(line for line in lines if line), details]
     about = batch["id"] if batch else data.get("endpoint")
     summary = f"{headline}: {about}" if about else headline
     if files := _files(results):
@@ -173,6 +184,47 @@ def _batch_lines(data: dict[str, Any]) -> list[str]:
     elif results.get("state") == "pending":
         lines.append("LlamaCloud has not given the results yet.")
     return lines
+
+
+def _stuck_lines(type_: str, data: dict[str, Any]) -> list[str]:
+    """Which rule fired and what was to be expected; and where it went, if it did."""
+    batch, stuck, expected = data["batch"], data["stuck"], data.get("expected")
+    by_history = stuck["rule"] == "history"
+    lasted, limit = duration(stuck["lasted"]), duration(stuck["limit"])
+    where = f"*{_escape(stuck['status'])}*"
+    if type_ == "batch.unstuck":
+        where = f"{_escape(stuck['status'])} → *{_escape(batch['status'])}*"
+        lines = [
+            f"{where}, {lasted} after its creation" if by_history else f"{where} after {lasted}"
+        ]
+    elif by_history:
+        lines = [
+            f"{where}, {lasted} after its creation",
+            f"More than {limit} is far outside of what batches like it take.",
+        ]
+    else:
+        lines = [f"{where} for {lasted}; {limit} are allowed"]
+    if expected:
+        low, high = duration(expected["low"]), duration(expected["high"])
+        lines.append(
+            f"{expected['samples']} like it took {duration(expected['median'])}, "
+            f"most of them {low} to {high}."
+        )
+    return [f"*{_escape(batch['id'])}*", *lines]
+
+
+def _list_of_stuck(data: dict[str, Any]) -> str:
+    """The first of the batches that ``watch.slow`` lists."""
+    found = data.get("batches") or []
+    lines = [
+        f"• `{_escape(one['id'], limit=_ID_LIMIT)}` {_escape(one['status'])} "
+        f"since {_escape(one['since'][:16].replace('T', ' '))}"
+        for one in found[:STUCK_SHOWN]
+    ]
+    more = data.get("count", 0) - len(lines)
+    if lines and more > 0:
+        lines.append(f"… and {more} more")
+    return "\n".join(lines)
 
 
 def _all_clear(data: dict[str, Any], reason: str) -> list[str]:
