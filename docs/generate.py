@@ -66,13 +66,16 @@ def events() -> str:
 
 def schema_of(type_: str) -> str:
     """The JSON Schema of one type's message, made from the types of the payload."""
-    data = {"watch": payload.WatchData, "endpoint": payload.EndpointData}.get(
-        type_.partition(".")[0], payload.BatchData
-    )
+    data = {
+        "watch": payload.WatchData,
+        event.WATCH_SLOW: payload.WatchSlowData,
+        "endpoint": payload.EndpointData,
+    }
+    its = data.get(type_) or data.get(type_.partition(".")[0], payload.BatchData)
     (whole,), components = msgspec.json.schema_components(
         [payload.Envelope], ref_template="#/$defs/{name}"
     )
-    (body,), parts = msgspec.json.schema_components([data], ref_template="#/$defs/{name}")
+    (body,), parts = msgspec.json.schema_components([its], ref_template="#/$defs/{name}")
     name = whole["$ref"].rpartition("/")[2]
     envelope = components[name]
     envelope["properties"]["type"] = {"const": type_}

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -15,6 +16,8 @@ from batchwatch.domain.batch import (
     COMPLETED,
     FAILED,
     RUNNING,
+    THROTTLED,
+    BatchId,
     EndpointName,
     FileOutcome,
     Status,
@@ -27,10 +30,13 @@ from batchwatch.domain.event import (
     a_test_of,
     watch_event,
 )
+from batchwatch.domain.expect import Past, expect
 from batchwatch.domain.health import FAILING_TO_TELL, Record
+from batchwatch.domain.judging import MANY, Court, Standing
+from batchwatch.domain.stuck import Patience
 from batchwatch.settings import EVENT_TYPES as SETTINGS_EVENT_TYPES
 from batchwatch.settings.events import NOT_SENT_YET
-from tests.support.builders import WATCH, a_batch, a_recorder, a_sighting, at
+from tests.support.builders import BASE_URL, WATCH, a_batch, a_recorder, a_sighting, at
 
 ROOT = Path(__file__).parents[1]
 
@@ -74,6 +80,7 @@ def events() -> list[Event]:
     made += recorder.vanish({lost.id: lost}, now=at(9)).events
     for type_ in (WATCH_FAILING, "watch.recovered"):
         made.append(watch_event(WATCH, type_, occurred_at=at(9), since=at(0), reason="HTTP 503"))
+    made += stuck()
     record = Record(EndpointName("ops"), failing_since=at(0), failing_for=FAILING_TO_TELL)
     failing, told = record.failed("HTTP 500", after=1, now=at(9))
     for event in (told, failing.succeeded(now=at(9))[1], failing.disabled("410", now=at(9))[1]):
@@ -81,6 +88,21 @@ def events() -> list[Event]:
         made.append(event)
     made.append(a_test_of(record.name, now=at(9)))
     return made
+
+
+def stuck() -> list[Event]:
+    """One batch that is stuck and moves, and many at once."""
+    expected = expect([Past(60.0)] * 9, files=None)
+    rules: dict[str, Any] = {"expectation_of": lambda _: expected}
+    court = Court(WATCH, BASE_URL, Patience(running=1.0), **rules)
+    one = a_batch(RUNNING, judge_at=at(0))
+    alone = court.judge({one.id: one}, Standing(), now=at(9)).changes
+    moved = a_recorder(**rules).record(
+        alone.batches, [a_sighting(THROTTLED, updated=10, seen_at=at(10))], now=at(10)
+    )
+    many = [a_batch(RUNNING, id=BatchId(f"bat-{n}"), judge_at=at(0)) for n in range(MANY)]
+    together = court.judge({one.id: one for one in many}, Standing(), now=at(9)).changes
+    return [*alone.events, *moved.events, *together.events]
 
 
 def test_every_type_in_the_catalogue_is_made_and_no_other() -> None:
