@@ -21,6 +21,7 @@ from batchwatch.deliver.webhook import Webhook, envelope
 from batchwatch.domain.batch import EndpointName, WatchName
 from batchwatch.domain.event import rfc3339
 from batchwatch.domain.routing import FOR_PEOPLE, FOR_PROGRAMS, Route, Router
+from batchwatch.domain.stuck import Patience
 from batchwatch.domain.watch import Watch
 from batchwatch.heartbeat import TICK, Heartbeat, Pinger
 from batchwatch.llamacloud.budget import Budget
@@ -285,6 +286,12 @@ def watch_of(name: str, settings: WatchSettings) -> Watch:
         source_directory_id=settings.source_directory_id,
         settle_deadline=timedelta(seconds=settings.settle_deadline),
         file_names=settings.file_names,
+        patience=Patience(
+            pending=settings.stuck_after_pending,
+            throttled=settings.stuck_after_throttled,
+            running=settings.stuck_after_running,
+            reminder=settings.stuck_reminder,
+        ),
     )
 
 

@@ -56,6 +56,9 @@ class Metrics:
         self.batches = gauge(
             "active_batches", "Batches that are followed, by status.", "watch", "status"
         )
+        self.stuck = gauge(
+            "stuck_batches", "Batches that stand still for longer than they should.", "watch"
+        )
         self.transitions = counter(
             "transitions_total", "Recorded changes of status.", "watch", "to_status"
         )

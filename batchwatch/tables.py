@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.cells import cell_len
@@ -12,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from datetime import datetime
+from batchwatch.domain.batch import Status
 
+if TYPE_CHECKING:
     from batchwatch.waiting import Outcome
 
 _COLOURS: Final = {
@@ -48,18 +49,25 @@ def print_batches(rows: list[dict[str, Any]], *, now: datetime) -> None:
     rows = printable(rows)
     columns = {
         "batch": [Text(row["id"]) for row in rows],
-        "status": [_status(row["status"], vanished=row["vanished_at"] is not None) for row in rows],
+        "status": [_status_of(row) for row in rows],
+        "ETA": [_eta(row["expected"], now) for row in rows],
         "since": [Text(_ago(row["changed_at"], now)) for row in rows],
         "age": [Text(_ago(row["created_at"] or row["first_seen_at"], now)) for row in rows],
         "watch": [Text(row["watch"]) for row in rows],
         "job": [Text(row["job_type"] or "") for row in rows],
     }
+    if not any(columns["ETA"]):
+        del columns["ETA"]
     if console.is_terminal:
         dispensable = ["job", "age", "since", "watch"]
         if len({row["watch"] for row in rows}) == 1:
             dispensable.insert(0, dispensable.pop())  # it says nothing
+        dispensable.append("ETA")
         for name in dispensable:
-            if sum(_widths(columns)) + len(_GAP) * (len(columns) - 1) > console.width:
+            if (
+                name in columns
+                and sum(_widths(columns)) + len(_GAP) * (len(columns) - 1) > console.width
+            ):
                 del columns[name]
     _print_table(console, columns)
 
@@ -84,26 +92,46 @@ def print_batch(row: dict[str, Any], *, now: datetime) -> None:
     row = printable(row)
     console.print(Text.assemble((row["id"], "bold"), "  watch ", row["watch"]), soft_wrap=True)
     console.print(
-        _status(row["status"], vanished=row["vanished_at"] is not None),
+        _status_of(row),
         f"since {_ago(row['changed_at'], now)},",
         f"{row['job_type'] or 'job'} with {row['configuration_id'] or '?'}",
         soft_wrap=True,
     )
+    _print_outlook(console, row, now)
     console.print()
     steps = row["transitions"]
     moments = [one["observed_at"] for one in steps]
-    after = [
+    lasted = [
         _span((moment - before).total_seconds()) for before, moment in itertools.pairwise(moments)
     ]
+    if _goes_on(row):
+        lasted.append(f"{_ago(row['changed_at'], now)} so far")
     columns = {
         "#": [Text(str(one["number"])) for one in steps],
         "status": [_status(one["to_status"]) for one in steps],
         "observed (UTC)": [Text(_moment(moment)) for moment in moments],
-        "after": [Text(one) for one in ("", *after)[: len(steps)]],
+        "lasted": [Text(one) for one in (*lasted, "")[: len(steps)]],
     }
     _print_table(console, columns)
     _print_files(console, row)
     _print_deliveries(console, row)
+
+
+def _print_outlook(console: Console, row: dict[str, Any], now: datetime) -> None:
+    """How long it should take in all, and why it is stuck, if it is."""
+    expected, stuck = row["expected"], row["stuck"]
+    if expected is not None:
+        low, high = _span(expected["low"]), _span(expected["high"])
+        text = f"{expected['samples']} like it took {_span(expected['median'])}, "
+        text += f"most of them {low} to {high}; "
+        text += "it is " if expected["overdue"] else "it should end "
+        console.print(text + _eta(expected, now).plain, soft_wrap=True)
+    if stuck is not None:
+        allowed = f"{_span(stuck['limit'])} in {row['status']} are allowed"
+        if stuck["rule"] == "history":
+            allowed = f"more than {_span(stuck['limit'])} in all is far outside of that"
+        text = f"stuck for {_ago(stuck['since'], now)}: {allowed}"
+        console.print(Text(text, "red"), soft_wrap=True)
 
 
 def print_deliveries(rows: list[dict[str, Any]]) -> None:
@@ -425,6 +453,26 @@ def _print_table(console: Console, columns: Columns) -> None:
 def _status(status: str, *, vanished: bool = False) -> Text:
     text = Text(status, style=_COLOURS.get(status, ""))
     return text.append(" (vanished)", style="red") if vanished else text
+
+
+def _status_of(row: dict[str, Any]) -> Text:
+    """A batch's status, and what is odd about it."""
+    text = _status(row["status"], vanished=row["vanished_at"] is not None)
+    return text.append(" (stuck)", style="red") if row["stuck"] is not None else text
+
+
+def _goes_on(row: dict[str, Any]) -> bool:
+    return row["vanished_at"] is None and not Status(row["status"]).is_terminal
+
+
+def _eta(expected: dict[str, Any] | None, now: datetime) -> Text:
+    """When it should end: ``in 12m``, or ``late by 3h``."""
+    if expected is None:
+        return Text()
+    left = (datetime.fromisoformat(expected["ends_at"]) - now).total_seconds()
+    if expected["overdue"]:
+        return Text(f"late by {_span(max(0.0, -left))}", "yellow")
+    return Text(f"in {_span(max(0.0, left))}")
 
 
 def _moment(moment: datetime) -> str:

@@ -52,8 +52,6 @@ def events() -> str:
     """Every type, what it means, and who hears of it unasked."""
     rows = ["| Type | When | Unasked to |", "|---|---|---|"]
     for type_ in event.EVENT_TYPES:
-        if type_ not in event.MEANINGS:
-            continue  # to come; nothing makes it yet
         unasked = [
             name
             for name, types in (("webhooks", FOR_PROGRAMS), ("Slack", FOR_PEOPLE))
@@ -71,12 +69,12 @@ def schema_of(type_: str) -> str:
         "endpoint": payload.EndpointData,
         "daemon": payload.DaemonData,
     }
-    of_group = of_groups.get(type_.partition(".")[0], payload.BatchData)
-    data = {event.WATCH_GAP: payload.GapData}.get(type_, of_group)
+    of_types = {event.WATCH_SLOW: payload.WatchSlowData, event.WATCH_GAP: payload.GapData}
+    its = of_types.get(type_) or of_groups.get(type_.partition(".")[0], payload.BatchData)
     (whole,), components = msgspec.json.schema_components(
         [payload.Envelope], ref_template="#/$defs/{name}"
     )
-    (body,), parts = msgspec.json.schema_components([data], ref_template="#/$defs/{name}")
+    (body,), parts = msgspec.json.schema_components([its], ref_template="#/$defs/{name}")
     name = whole["$ref"].rpartition("/")[2]
     envelope = components[name]
     envelope["properties"]["type"] = {"const": type_}

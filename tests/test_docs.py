@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -16,6 +17,8 @@ from batchwatch.domain.batch import (
     COMPLETED,
     FAILED,
     RUNNING,
+    THROTTLED,
+    BatchId,
     EndpointName,
     FileOutcome,
     Results,
@@ -33,11 +36,21 @@ from batchwatch.domain.event import (
     heartbeat_event,
     watch_event,
 )
+from batchwatch.domain.expect import Past, expect
 from batchwatch.domain.following import Follower, JobSeen
 from batchwatch.domain.health import FAILING_TO_TELL, Record
+from batchwatch.domain.judging import MANY, Court, Standing
+from batchwatch.domain.stuck import Patience
 from batchwatch.settings import EVENT_TYPES as SETTINGS_EVENT_TYPES
-from batchwatch.settings.events import NOT_SENT_YET
-from tests.support.builders import WATCH, a_batch, a_pulse, a_recorder, a_sighting, at
+from tests.support.builders import (
+    BASE_URL,
+    WATCH,
+    a_batch,
+    a_pulse,
+    a_recorder,
+    a_sighting,
+    at,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,13 +71,7 @@ def test_what_is_made_from_the_code_is_not_stale() -> None:
 def test_the_settings_know_the_events_of_the_domain() -> None:
     """The settings may not import the domain, so they keep a list of their own."""
     assert EVENT_TYPES == SETTINGS_EVENT_TYPES
-    assert set(MEANINGS) <= set(EVENT_TYPES) - NOT_SENT_YET
-
-
-@pytest.mark.parametrize("type_", sorted(NOT_SENT_YET))
-def test_no_page_shows_how_to_choose_an_event_that_is_not_sent(type_: str) -> None:
-    """Whoever copies it would wait for nothing."""
-    assert type_ not in (ROOT / "docs" / "configuration.md").read_text()
+    assert list(EVENT_TYPES) == sorted(MEANINGS, key=EVENT_TYPES.index)
 
 
 def events() -> list[Event]:
@@ -89,6 +96,7 @@ def events() -> list[Event]:
         made.append(watch_event(WATCH, type_, occurred_at=at(9), since=at(0), reason="HTTP 503"))
     made.append(gap_event(WATCH, Gap(at(0), at(9), Kind.UNREADABLE, "no id"), occurred_at=at(9)))
     made.append(heartbeat_event(a_pulse(), slot=at(0), store="", occurred_at=at(9)))
+    made += stuck()
     record = Record(EndpointName("ops"), failing_since=at(0), failing_for=FAILING_TO_TELL)
     failing, told = record.failed("HTTP 500", after=1, now=at(9))
     for event in (told, failing.succeeded(now=at(9))[1], failing.disabled("410", now=at(9))[1]):
@@ -96,6 +104,21 @@ def events() -> list[Event]:
         made.append(event)
     made.append(a_test_of(record.name, now=at(9)))
     return made
+
+
+def stuck() -> list[Event]:
+    """One batch that is stuck and moves, and many at once."""
+    expected = expect([Past(60.0)] * 9, files=None)
+    rules: dict[str, Any] = {"expectation_of": lambda _: expected}
+    court = Court(WATCH, BASE_URL, Patience(running=1.0), **rules)
+    one = a_batch(RUNNING, judge_at=at(0))
+    alone = court.judge({one.id: one}, Standing(), now=at(9)).changes
+    moved = a_recorder(**rules).record(
+        alone.batches, [a_sighting(THROTTLED, updated=10, seen_at=at(10))], now=at(10)
+    )
+    many = [a_batch(RUNNING, id=BatchId(f"bat-{n}"), judge_at=at(0)) for n in range(MANY)]
+    together = court.judge({one.id: one for one in many}, Standing(), now=at(9)).changes
+    return [*alone.events, *moved.events, *together.events]
 
 
 def test_every_type_in_the_catalogue_is_made_and_no_other() -> None:

@@ -72,12 +72,16 @@ def list_batches(
     as_json: Json = False,
 ) -> None:
     """List batches, the last changed first."""
+    from batchwatch.cli.outlook import with_outlook  # noqa: PLC0415
     from batchwatch.clock import Clock  # noqa: PLC0415
+
+    now = Clock().now()
 
     async def ask(views: Views) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
         wanted = status.upper() if status else None
         rows = await views.batches(watch=watch, status=wanted, limit=limit)
-        return rows, [] if rows else await views.statuses(), views.where
+        others = [] if rows else await views.statuses()
+        return await with_outlook(rows, views, now=now), others, views.where
 
     rows, others, where = _from_store(config, ask)
     if as_json:
@@ -86,7 +90,7 @@ def list_batches(
     from batchwatch import tables  # noqa: PLC0415
 
     if rows:
-        tables.print_batches(rows, now=Clock().now())
+        tables.print_batches(rows, now=now)
     else:
         tables.print_none(others, where=where)
 
@@ -101,16 +105,22 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one batch: its timeline, its files, and who was told."""
+    from batchwatch.cli.outlook import with_outlook  # noqa: PLC0415
     from batchwatch.clock import Clock  # noqa: PLC0415
 
-    rows = _from_store(config, lambda views: _batch(views, batch, watch))
+    now = Clock().now()
+
+    async def ask(views: Views) -> list[dict[str, Any]]:
+        return await with_outlook(await _batch(views, batch, watch), views, now=now)
+
+    rows = _from_store(config, ask)
     if as_json:
         print_json(rows)
         return
     from batchwatch import tables  # noqa: PLC0415
 
     for row in rows:
-        tables.print_batch(row, now=Clock().now())
+        tables.print_batch(row, now=now)
 
 
 def deliveries(

@@ -24,6 +24,7 @@ _WORD: Final = re.compile(r"[a-z_]{3,40}")  # how Slack says why: no_service, in
 _TORN: Final = re.compile(r"&[a-z]{0,3}$")  # an entity that a cut went through
 FAILURES_SHOWN: Final = 5
 GROUPS_SHOWN: Final = 5
+STUCK_SHOWN: Final = 10
 _REASON_SHOWN: Final = 160  # characters of a reason; Slack folds what is longer anyway
 # Slack's own limits, in characters: https://docs.slack.dev/reference/block-kit/blocks
 _HEADER_LIMIT: Final = 150
@@ -43,6 +44,9 @@ _HEADLINES: Final = {
     "batch.unknown": ("❔", "Batch has a status that batchwatch does not know"),
     "batch.settled": ("🏁", "Batch settled"),
     "batch.vanished": ("👻", "Batch vanished: LlamaCloud answers 404"),
+    "batch.stuck": ("⏳", "Batch is stuck"),
+    "batch.unstuck": ("🏃", "Batch moves again"),
+    "watch.slow": ("🐌", "Many batches are stuck"),
     "watch.failing": ("🔥", "LlamaCloud cannot be watched"),
     "watch.gap": ("🕳️", "Batches may be unknown"),
     "watch.recovered": ("💚", "LlamaCloud is watched again"),
@@ -113,30 +117,12 @@ def _judged(attempt: Attempt, said: str) -> Attempt:
 def message(envelope: dict[str, Any]) -> dict[str, Any]:
     """The message for an event: ``blocks``, and ``text`` for notifications and old clients."""
     type_, data = envelope["type"], envelope["data"]
-    icon, words = _HEADLINES.get(type_, ("🔔", type_))
+    headline = _headline(type_, data)
+    batch, settled = data.get("batch"), data.get("settled")
     results = data.get("results") or {}
-    if type_ == "batch.completed" and (results.get("counts") or {}).get("failed"):
-        icon = "⚠️"
-    settled = data.get("settled")
-    if settled and set(_others(settled)) - {"succeeded"}:
-        icon = "⚠️"
-    headline = f"{icon} {words}"
-    batch = data.get("batch")
-    if settled:
-        lines = _settled_lines(data)
-    elif batch:
-        lines = _batch_lines(data)
-    else:
-        reason = " ".join(str(data.get("reason") or "").split())
-        lines = [_escape(reason, limit=_REASON_LIMIT)]
-        if type_.endswith(".recovered"):
-            lines = _all_clear(data, reason)
-        if type_ == "watch.gap":
-            lines = _gap_lines(data, reason)
-        if type_ == "daemon.heartbeat":
-            lines = _pulse_lines(data)
-    failures = _groups(settled) if settled else _failures(results)
-    sections = ["\n".join(line for line in lines if line), failures]
+    lines = _batchs_lines(type_, data) if batch else _others_lines(type_, data)
+    details = _groups(settled) if settled else _failures(results) or _list_of_stuck(data)
+    sections = ["\n".join(line for line in lines if line), details]
     about = batch["id"] if batch else data.get("endpoint")
     summary = f"{headline}: {about}" if about else headline
     if files := _fates(settled) if settled else _files(results):
@@ -145,6 +131,38 @@ def message(envelope: dict[str, Any]) -> dict[str, Any]:
         "text": _escape(summary, limit=_SUMMARY_LIMIT),
         "blocks": [block.to_dict() for block in _blocks(headline, sections, _context(envelope))],
     }
+
+
+def _headline(type_: str, data: dict[str, Any]) -> str:
+    icon, words = _HEADLINES.get(type_, ("🔔", type_))
+    settled = data.get("settled")
+    counts = (data.get("results") or {}).get("counts") or {}
+    if type_ == "batch.completed" and counts.get("failed"):
+        icon = "⚠️"
+    if settled and set(_others(settled)) - {"succeeded"}:
+        icon = "⚠️"
+    if type_ == "watch.recovered" and data.get("about") == "slow":
+        words = "Batches move again"
+    if reminder := (data.get("stuck") or data).get("reminder"):
+        words += f" (reminder {reminder})"
+    return f"{icon} {words}"
+
+
+def _batchs_lines(type_: str, data: dict[str, Any]) -> list[str]:
+    if data.get("settled"):
+        return _settled_lines(data)
+    return _stuck_lines(type_, data) if data.get("stuck") else _batch_lines(data)
+
+
+def _others_lines(type_: str, data: dict[str, Any]) -> list[str]:
+    reason = " ".join(str(data.get("reason") or "").split())
+    if type_.endswith(".recovered"):
+        return _all_clear(data, reason)
+    if type_ == "watch.gap":
+        return _gap_lines(data, reason)
+    if type_ == "daemon.heartbeat":
+        return _pulse_lines(data)
+    return [_escape(reason, limit=_REASON_LIMIT)]
 
 
 def _blocks(headline: str, sections: Sequence[str], context: str) -> list[Block]:
@@ -233,6 +251,47 @@ def _groups(settled: dict[str, Any]) -> str:
     others = len(settled["groups"]) - len(lines) + settled["more_groups"]
     if others:
         lines.append(f"… and {others} more reasons")
+    return "\n".join(lines)
+
+
+def _stuck_lines(type_: str, data: dict[str, Any]) -> list[str]:
+    """Which rule fired and what was to be expected; and where it went, if it did."""
+    batch, stuck, expected = data["batch"], data["stuck"], data.get("expected")
+    by_history = stuck["rule"] == "history"
+    lasted, limit = duration(stuck["lasted"]), duration(stuck["limit"])
+    where = f"*{_escape(stuck['status'])}*"
+    if type_ == "batch.unstuck":
+        where = f"{_escape(stuck['status'])} → *{_escape(batch['status'])}*"
+        lines = [
+            f"{where}, {lasted} after its creation" if by_history else f"{where} after {lasted}"
+        ]
+    elif by_history:
+        lines = [
+            f"{where}, {lasted} after its creation",
+            f"More than {limit} is far outside of what batches like it take.",
+        ]
+    else:
+        lines = [f"{where} for {lasted}; {limit} are allowed"]
+    if expected:
+        low, high = duration(expected["low"]), duration(expected["high"])
+        lines.append(
+            f"{expected['samples']} like it took {duration(expected['median'])}, "
+            f"most of them {low} to {high}."
+        )
+    return [f"*{_escape(batch['id'])}*", *lines]
+
+
+def _list_of_stuck(data: dict[str, Any]) -> str:
+    """The first of the batches that ``watch.slow`` lists."""
+    found = data.get("batches") or []
+    lines = [
+        f"• `{_escape(one['id'], limit=_ID_LIMIT)}` {_escape(one['status'])} "
+        f"since {_escape(one['since'][:16].replace('T', ' '))}"
+        for one in found[:STUCK_SHOWN]
+    ]
+    more = data.get("count", 0) - len(lines)
+    if lines and more > 0:
+        lines.append(f"… and {more} more")
     return "\n".join(lines)
 
 

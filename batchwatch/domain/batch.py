@@ -156,7 +156,6 @@ class Batch:
     settle_asks: int = 0
     settle_due_at: datetime | None = None  # when to ask for its jobs next
     judge_at: datetime | None = None  # when to judge next whether it is stuck; None: never
-    grace: float = 0.0  # seconds in its status that do not count, for upstream was failing
     stuck: Stuck | None = None
 
     @property

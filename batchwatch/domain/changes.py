@@ -27,19 +27,25 @@ from batchwatch.domain.cadence import (
 from batchwatch.domain.event import (
     BATCH_DISCOVERED,
     BATCH_SETTLED,
+    BATCH_UNSTUCK,
     BATCH_VANISHED,
+    Details,
     Event,
     batch_event,
     type_of,
 )
+from batchwatch.domain.expect import expected_data
 from batchwatch.domain.reconcile import Oddity, reconcile
 from batchwatch.domain.settle import COMPLETE, TO_RETRY, Fate, fate_of, settled_data
+from batchwatch.domain.stuck import stuck_data
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from batchwatch.domain.batch import Observation, WatchName
+    from batchwatch.domain.expect import Expectation
+    from batchwatch.domain.payload import StuckData
 
 
 @dataclass(slots=True)
@@ -72,6 +78,7 @@ class Recorder:
     backlog_before: datetime | None = None
     first_listing: bool = False
     file_names: bool = False  # whether they are asked for before a batch is settled
+    expectation_of: Callable[[Batch], Expectation | None] = field(default=lambda _: None)
 
     def record(
         self, known: Mapping[BatchId, Batch], seen: Iterable[Observation], *, now: datetime
@@ -92,7 +99,9 @@ class Recorder:
             batch = verdict.batch
             if verdict.transition is not None:
                 changes.transitions.append(verdict.transition)
-                batch = self._announce(batch, changes, now)
+                batch = self._announce(self._move(batch, changes, now), changes, now)
+            elif batch.is_active and batch.judge_at is None:  # it had vanished
+                batch = replace(batch, judge_at=now)
             if observation.asked_results and batch.results in (Results.AWAITED, Results.PENDING):
                 if observation.status == batch.status:
                     batch = self._take_results(batch, observation.results, changes, now)
@@ -132,6 +141,7 @@ class Recorder:
             if is_lost(batch, now=now):
                 # Without its fingerprint it is news again, should it come back as it was.
                 gone = replace(batch, vanished_at=now, missed_at=now, fingerprint="")
+                gone = replace(gone, judge_at=None, stuck=None)
                 gone = self._tell(gone, BATCH_VANISHED, changes, occurred_at=now)
                 changes.batches[gone.id] = gone
         return changes
@@ -159,6 +169,15 @@ class Recorder:
                 told = self._tell_end(replace(batch, results=Results.PENDING), changes, None)
                 changes.batches[batch.id] = told
         return changes
+
+    def _move(self, batch: Batch, changes: Changes, now: datetime) -> Batch:
+        """Take back that it is stuck, if it was told of by itself; judge it anew while it lives."""
+        stuck = batch.stuck
+        batch = replace(batch, stuck=None, judge_at=None if batch.status.is_terminal else now)
+        if stuck is None or not stuck.alone or batch.previous_status is None:
+            return batch
+        was = stuck_data(stuck, batch.previous_status, now=now)
+        return self._tell(batch, BATCH_UNSTUCK, changes, occurred_at=batch.changed_at, stuck=was)
 
     def _announce(self, batch: Batch, changes: Changes, now: datetime) -> Batch:
         """Tell of a new status, or hold that back until the results are there."""
@@ -254,9 +273,18 @@ class Recorder:
         *,
         occurred_at: datetime,
         outcomes: Sequence[FileOutcome] | None = None,
+        stuck: StuckData | None = None,
     ) -> Batch:
-        link = _link(self.base_url, batch)
-        event = batch_event(batch, type_, occurred_at=occurred_at, link=link, outcomes=outcomes)
+        event = batch_event(
+            batch,
+            type_,
+            occurred_at=occurred_at,
+            link=_link(self.base_url, batch),
+            outcomes=outcomes,
+            details=Details(
+                expected_data(batch, self.expectation_of(batch), now=occurred_at), stuck
+            ),
+        )
         changes.events.append(event)
         return replace(batch, last_event_id=event.id)
 
@@ -278,7 +306,7 @@ def tell_settled(
         occurred_at=now,
         link=_link(base_url, batch),
         outcomes=files,
-        settled=data,
+        details=Details(settled=data),
     )
     changes.events.append(event)
     done = Settling.SETTLED if data["state"] == COMPLETE else Settling.GIVEN_UP

@@ -32,10 +32,12 @@ if TYPE_CHECKING:
         DaemonData,
         EndpointData,
         Envelope,
+        ExpectedData,
         GapData,
         ResultItem,
         ResultsData,
         SettledData,
+        StuckData,
         WatchData,
     )
 
@@ -82,7 +84,7 @@ EVENT_TYPES: Final = (
     ENDPOINT_TEST,
 )
 
-# What each type means, for the catalogue. A type that is not here is reserved: none is made yet.
+# What each type means, for the catalogue.
 MEANINGS: Final[Mapping[str, str]] = {
     BATCH_DISCOVERED: "A batch is seen for the first time; told beside its first status.",
     STATUS_TYPES[PENDING]: "It waits to be started.",
@@ -98,14 +100,26 @@ MEANINGS: Final[Mapping[str, str]] = {
         "What became of every file is known: its job has ended, or it never had one. See "
         "`data.settled`, which also says where that is not known and is no longer asked for."
     ),
+    BATCH_STUCK: (
+        "It stands still for longer than its status may last, or takes far longer than batches "
+        "like it; told again after each `stuck_reminder`."
+    ),
+    BATCH_UNSTUCK: "It was told of as stuck, and has moved; told just before where to.",
     BATCH_VANISHED: (
         "It was active, and for ten minutes LlamaCloud has answered 404 for it and not listed it."
     ),
     WATCH_FAILING: "LlamaCloud cannot be watched: an outage, or a key that is refused.",
-    WATCH_RECOVERED: "It can be watched again; what happened meanwhile is told as it is found.",
+    WATCH_SLOW: (
+        "Five batches or more are stuck at once: one message with their list in place of one for "
+        "each, told again after each `stuck_reminder`."
+    ),
     WATCH_GAP: (
         "There is time of which batches may be unknown for good: no listing reaches back to it, or "
         "LlamaCloud lists what nobody can read. A pause that was made good is none."
+    ),
+    WATCH_RECOVERED: (
+        "It can be watched again, and what happened meanwhile is told as it is found; or its "
+        "batches move again. `data.about` says which."
     ),
     ENDPOINT_FAILING: (
         "An endpoint takes nothing: told to the others after five minutes, and again at 50, 70 "
@@ -161,6 +175,15 @@ class Event:
         return {"type": self.type, "timestamp": rfc3339(self.occurred_at), "data": self.data}
 
 
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What only some events of a batch carry."""
+
+    expected: ExpectedData | None = None  # when it should end
+    stuck: StuckData | None = None  # in what way it is, or was
+    settled: SettledData | None = None  # what became of its files
+
+
 def event_id(
     watch: WatchName | None, batch_id: BatchId | None, fact: int | str, type_: str
 ) -> EventId:
@@ -186,18 +209,20 @@ def batch_event(
     occurred_at: datetime,
     link: str,
     outcomes: Sequence[FileOutcome] | None = None,
-    settled: SettledData | None = None,
+    details: Details = Details(),
 ) -> Event:
     """The event of ``type_`` about ``batch`` as it stands.
 
     ``link`` is where the whole results are to be had. ``outcomes`` are the
-    batch's files, where they are known; ``settled`` is what became of them.
+    batch's files, where they are known.
     """
     previous = batch.previous_status
     fact: int | str = batch.revision
     if type_ == BATCH_VANISHED:
         # It may come back and vanish again within one status: another fact.
         fact = f"{batch.revision}@{rfc3339(occurred_at)}"
+    if type_ == BATCH_STUCK and details.stuck:
+        fact = f"{batch.revision}#{details.stuck['reminder']}"
     data: BatchData = {
         "batch": {
             "id": batch.id,
@@ -214,8 +239,10 @@ def batch_event(
         "watch": batch.watch,
         "observed_at": rfc3339(occurred_at),
         "durations": {status: round(seconds, 3) for status, seconds in batch.lasted.items()},
+        "expected": details.expected,
+        "stuck": details.stuck,
         "results": results_summary(batch.results, outcomes, link=link),
-        "settled": settled,
+        "settled": details.settled,
     }
     return Event(
         id=event_id(batch.watch, batch.id, fact, type_),
@@ -282,17 +309,28 @@ def _item(outcome: FileOutcome) -> ResultItem:
 
 
 def watch_event(
-    watch: WatchName, type_: str, *, occurred_at: datetime, since: datetime, reason: str
+    watch: WatchName,
+    type_: str,
+    *,
+    occurred_at: datetime,
+    since: datetime,
+    reason: str,
+    about: str = "failing",
 ) -> Event:
-    """``watch.failing`` or ``watch.recovered``: what went wrong, and since when."""
+    """``watch.failing`` or ``watch.recovered``: what went wrong, and since when.
+
+    ``about`` is which of its alarms it belongs to: failing or slow.
+    """
     data: WatchData = {
         "watch": watch,
         "since": rfc3339(since),
         "observed_at": rfc3339(occurred_at),
         "reason": reason,
+        "about": about,
     }
+    fact = rfc3339(since) if about == "failing" else f"{about}@{rfc3339(since)}"
     return Event(
-        id=event_id(watch, None, rfc3339(since), type_),
+        id=event_id(watch, None, fact, type_),
         type=type_,
         watch=watch,
         occurred_at=occurred_at,

@@ -135,6 +135,28 @@ class SettledData(TypedDict):
     retry: RetryManifest
 
 
+class ExpectedData(TypedDict):
+    """What like batches took in all, and when this one should end by that."""
+
+    median: float
+    low: float  # nine in ten took longer
+    high: float  # nine in ten took no longer
+    samples: int
+    ends_at: str
+    overdue: bool  # it takes longer than nine in ten, and ends_at is when those had ended
+
+
+class StuckData(TypedDict):
+    """By which rule a batch is stuck, or was."""
+
+    rule: str  # "status": of its status; "history": of its whole life
+    status: str
+    since: str  # when it passed the limit
+    lasted: float
+    limit: float
+    reminder: int  # 0 the first time
+
+
 class BatchData(TypedDict):
     """The ``data`` of every ``batch.*`` event."""
 
@@ -145,6 +167,8 @@ class BatchData(TypedDict):
     watch: str
     observed_at: str
     durations: dict[str, float]
+    expected: ExpectedData | None
+    stuck: StuckData | None
     results: ResultsData | None
     settled: SettledData | None
 
@@ -156,6 +180,28 @@ class WatchData(TypedDict):
     since: str
     observed_at: str
     reason: str
+    about: str  # "failing" or "slow"
+
+
+class StuckBatch(TypedDict):
+    """One of those that are stuck at once."""
+
+    id: str
+    status: str
+    since: str
+    rule: str
+
+
+class WatchSlowData(TypedDict):
+    """The ``data`` of ``watch.slow``."""
+
+    watch: str
+    since: str
+    observed_at: str
+    reason: str
+    reminder: int  # 0 the first time
+    count: int  # of all; listed are the first 100
+    batches: list[StuckBatch]
 
 
 # Written so, for `from` is a word of Python's own.

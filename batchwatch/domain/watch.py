@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta  # the store reads troubles by their types
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from batchwatch.domain.cadence import is_alarming, next_cursor
 from batchwatch.domain.event import WATCH_FAILING, WATCH_RECOVERED, Event, watch_event
+from batchwatch.domain.stuck import Outage, Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from batchwatch.domain.batch import WatchName
+
+OUTAGES_KEPT: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class Watch:
     interval: float  # seconds between passes while batches are active
     lookback: timedelta  # how far back the first pass ever looks
     notify_backlog: bool = False  # whether what ended before that pass is told as well
+    patience: Patience = field(default_factory=Patience)
     settle_deadline: timedelta = timedelta(hours=24)  # after a batch's end
     file_names: bool = False  # whether to ask for the names of its files
     project_id: str | None = None
@@ -71,6 +75,7 @@ class WatchState:
     baseline_done: bool = False  # whether the first pass has ended
     troubles: Mapping[Work, Trouble] = field(default_factory=dict)
     alarm: Trouble | None = None  # what `watch.failing` told of; `watch.recovered` is owed
+    outages: Sequence[Outage] = ()  # those that are over, in order
     scope: Mapping[str, str] | None = None  # None: from before scopes were written down
 
     def scoped(self, scope: Mapping[str, str] | None, *, now: datetime) -> WatchState:
@@ -107,7 +112,8 @@ class WatchState:
             since=self.alarm.since,
             reason=self.alarm.reason,
         )
-        return replace(state, alarm=None), recovered
+        outages = (*self.outages, Outage(self.alarm.since, now))[-OUTAGES_KEPT:]
+        return replace(state, alarm=None, outages=outages), recovered
 
     def failed(
         self,

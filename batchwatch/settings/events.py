@@ -32,14 +32,6 @@ EVENT_TYPES = (
     "daemon.heartbeat",
     "endpoint.test",
 )
-# Names that are kept for later versions, so that settings made for those are valid here.
-NOT_SENT_YET = frozenset(
-    {
-        "batch.stuck",
-        "batch.unstuck",
-        "watch.slow",
-    }
-)
 
 
 class EventPattern(Word):
@@ -63,8 +55,3 @@ class EventPattern(Word):
         groups = {f"{known.partition('.')[0]}.*" for known in EVENT_TYPES}
         near = nearest(text, (*EVENT_TYPES, *sorted(groups)))
         raise Invalid(fix=f"Did you mean {near}?" if near else "")
-
-
-def is_sent(pattern: str) -> bool:
-    """Whether this version sends any event that ``pattern`` fits."""
-    return any(fnmatchcase(known, pattern) for known in EVENT_TYPES if known not in NOT_SENT_YET)

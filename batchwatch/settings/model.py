@@ -32,6 +32,7 @@ from batchwatch.settings.parts import (
     NETWORKS,
     POLL_INTERVAL,
     SETTLE_DEADLINE,
+    STUCK_AFTER,
     UPSTREAM_KEY,
     EndpointSettings,
     RouteSettings,
@@ -67,6 +68,10 @@ INHERITED: Mapping[str, Mapping[str, str]] = {
         "settle_deadline": "settle_deadline",
         "file_names": "file_names",
         "hint_secret": "hint_secret",
+        "stuck_after_pending": "stuck_after_pending",
+        "stuck_after_throttled": "stuck_after_throttled",
+        "stuck_after_running": "stuck_after_running",
+        "stuck_reminder": "stuck_reminder",
     },
     "endpoints": {
         "public_only": "public_only",
@@ -139,6 +144,23 @@ class Settings(BaseSettings):
         default=(),
         description="The webhook_signing_secret that batches are created with, so that "
         "LlamaCloud's own webhooks have them looked at at once; while one is changed, both.",
+    )
+    stuck_after_pending: Annotated[float, STUCK_AFTER] = Field(
+        default=2 * 3600.0,
+        description="How long a batch may be PENDING before it is told of as stuck. One that takes "
+        "far longer than batches like it is told of in any case.",
+    )
+    stuck_after_throttled: Annotated[float, STUCK_AFTER] = Field(
+        default=6 * 3600.0,
+        description="How long a batch may be THROTTLED.",
+    )
+    stuck_after_running: Annotated[float, STUCK_AFTER] = Field(
+        default=12 * 3600.0,
+        description="How long a batch may be RUNNING, or have a status that has no name here.",
+    )
+    stuck_reminder: Annotated[float, STUCK_AFTER] = Field(
+        default=12 * 3600.0,
+        description="After how long it is told again that a batch is stuck.",
     )
     public_only: Annotated[bool, Flag()] = Field(
         default=False,

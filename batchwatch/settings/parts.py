@@ -39,6 +39,7 @@ POLL_INTERVAL = Duration("100ms", "1d")
 LOOKBACK = Duration("1s", "365d")
 SETTLE_DEADLINE = Duration("1m", "30d")
 HINT_SECRETS = Keys(Key(minimum=16, fix="Make one with: openssl rand -hex 32"), least=0, most=10)
+STUCK_AFTER = Duration("1s", "365d")
 NETWORKS = ListOf(Network(), least=0)  # none, to take back what is set for all
 _STATUSES = ListOf(Whole(300, 599), least=0, most=100)
 _RATE = Rate()
@@ -98,6 +99,22 @@ class WatchSettings(_Part):
     file_names: Annotated[bool, Flag()] = Field(
         default=False,
         description="Whether this watch asks for the names of a batch's files.",
+    )
+    stuck_after_pending: Annotated[float, STUCK_AFTER] = Field(
+        default=2 * 3600.0,
+        description="How long a batch of this watch may be PENDING before it is stuck.",
+    )
+    stuck_after_throttled: Annotated[float, STUCK_AFTER] = Field(
+        default=6 * 3600.0,
+        description="How long a batch of this watch may be THROTTLED.",
+    )
+    stuck_after_running: Annotated[float, STUCK_AFTER] = Field(
+        default=12 * 3600.0,
+        description="How long a batch of this watch may be RUNNING.",
+    )
+    stuck_reminder: Annotated[float, STUCK_AFTER] = Field(
+        default=12 * 3600.0,
+        description="After how long this watch tells again that a batch is stuck.",
     )
     requests_per_minute: Annotated[int, Whole(1, 60_000)] = Field(
         default=1200,

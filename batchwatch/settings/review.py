@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from batchwatch.settings.events import is_sent
 from batchwatch.settings.model import INHERITED, Settings
 from batchwatch.settings.names import key, variable
 from batchwatch.settings.parts import WebhookSettings
@@ -68,7 +67,6 @@ def warnings(given: Settings) -> tuple[str, ...]:
         *_about_watches(given),
         *_about_overlaps(given),
         *_about_endpoints(given),
-        *_about_routes(given),
         *_about_heartbeats(given),
     )
 
@@ -223,15 +221,6 @@ def _last(secrets: Sequence[SigningSecret]) -> datetime | None:
     """Return when the last of ``secrets`` expires, or None if one never does."""
     ends = [one.expires_at for one in secrets]
     return None if None in ends else max(end for end in ends if end is not None)
-
-
-def _about_routes(given: Settings) -> Iterator[str]:
-    for name, route in given.routes.items():
-        if unsent := [pattern for pattern in route.events if not is_sent(pattern)]:
-            yield (
-                f"routes.{name} names {', '.join(unsent)}: no such event is sent by this version. "
-                f"Leave it for a later one, or name another."
-            )
 
 
 def _secret_of(given: Settings, endpoint: str) -> str:

@@ -5,6 +5,7 @@ from batchwatch.store.endpoints import Endpoints
 from batchwatch.store.engine import Database
 from batchwatch.store.errors import StoreError
 from batchwatch.store.hints import Hints
+from batchwatch.store.judgements import Judgements
 from batchwatch.store.outbox import Outbox
 from batchwatch.store.outcomes import FileNames
 from batchwatch.store.views import Views, Wanted
@@ -16,6 +17,7 @@ __all__ = [
     "Endpoints",
     "FileNames",
     "Hints",
+    "Judgements",
     "Outbox",
     "StoreError",
     "Views",

@@ -26,8 +26,16 @@ from batchwatch.domain.cadence import (
     VANISHED_FOR_GOOD,
     VANISHED_LATELY,
 )
+from batchwatch.domain.judging import Standing
 from batchwatch.domain.refresh import Share
 from batchwatch.store.engine import unbroken
+from batchwatch.store.judgements import (
+    Judgements,
+    count_stuck,
+    longest_stuck,
+    read_slow,
+    write_slow,
+)
 from batchwatch.store.outcomes import Outcomes
 from batchwatch.store.schema import batches, transitions
 
@@ -38,6 +46,7 @@ if TYPE_CHECKING:
 
     from batchwatch.domain.batch import FileOutcome, Transition
     from batchwatch.domain.changes import Changes
+    from batchwatch.domain.judging import Judged
     from batchwatch.store.engine import Database
     from batchwatch.store.outbox import Outbox
 
@@ -55,6 +64,7 @@ class Batches:
     def __init__(self, database: Database, outbox: Outbox) -> None:
         self._database = database
         self._outbox = outbox
+        self.judgements = Judgements(database)
         pairs = database.pairs("seen")
         of_the_watch = batches.c.watch == sa.bindparam("watch")
         self._news = sa.select(pairs.c.key).where(
@@ -161,6 +171,30 @@ class Batches:
         """The files of these batches, as the results have them, and what is known of their jobs."""
         async with self._database.read() as connection:
             return await self._outcomes.read(connection, watch, ids)
+
+    @unbroken
+    async def judge(
+        self,
+        watch: WatchName,
+        ids: Collection[BatchId],
+        decide: Callable[[Mapping[BatchId, Batch], Standing], Judged],
+    ) -> Judged:
+        """Change batches by a judgement of these and of their watch, as :meth:`change` does."""
+        async with self._database.write() as connection:
+            longest = await longest_stuck(connection, watch)
+            known = await self._read(connection, watch, {*ids, *map(BatchId, longest)})
+            standing = Standing(
+                slow=await read_slow(connection, watch),
+                stuck=await count_stuck(connection, watch),
+                longest=[known[BatchId(one)] for one in longest],
+            )
+            judged = decide({one: known[one] for one in ids if one in known}, standing)
+            await self._write(connection, watch, judged.changes)
+            if judged.slow != standing.slow:
+                await write_slow(connection, watch, judged.slow)
+            await self._outbox.enqueue(connection, judged.changes.events)
+        self._outbox.committed(judged.changes.events)
+        return judged
 
     async def known(self, watch: WatchName, ids: Collection[BatchId]) -> dict[BatchId, Batch]:
         """Those of ``ids`` that are known, as they are now."""
@@ -334,7 +368,6 @@ def _batch(row: sa.Row[Any]) -> Batch:
         settle_asks=row.settle_asks,
         settle_due_at=row.settle_due_at,
         judge_at=row.judge_at,
-        grace=row.grace,
         stuck=None if row.stuck is None else _STUCK.decode(row.stuck),
     )
 
@@ -370,7 +403,6 @@ def _row(batch: Batch) -> dict[str, Any]:
         "settle_asks": batch.settle_asks,
         "settle_due_at": batch.settle_due_at,
         "judge_at": batch.judge_at,
-        "grace": batch.grace,
         "stuck": _optional(batch.stuck),
     }
 

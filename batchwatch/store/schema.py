@@ -75,6 +75,7 @@ watches: Final = sa.Table(
     sa.Column("alarm", sa.Text),  # JSON
     sa.Column("scope", sa.Text),  # JSON: what its key is asked for
     sa.Column("slow", sa.Text),  # JSON: what `watch.slow` told of
+    sa.Column("outages", sa.Text, nullable=False, server_default="[]"),  # JSON: those that are over
 )
 
 # The ledger of time that was watched: passes that follow each other without a gap are one row.
@@ -140,7 +141,6 @@ batches: Final = sa.Table(
     sa.Column("settle_asks", sa.Integer, nullable=False, server_default="0"),
     sa.Column("settle_due_at", Moment),
     sa.Column("judge_at", Moment),
-    sa.Column("grace", sa.Float, nullable=False, server_default="0"),  # seconds
     sa.Column("stuck", sa.Text),  # JSON
     sa.Index(
         "ix_batches_active",
@@ -173,6 +173,12 @@ batches: Final = sa.Table(
         "watch",
         "judge_at",
         sqlite_where=sa.text("judge_at IS NOT NULL"),
+    ),
+    sa.Index(
+        "ix_batches_stuck",
+        "watch",
+        "changed_at",
+        sqlite_where=sa.text("stuck IS NOT NULL"),
     ),
     # What like batches took.
     sa.Index(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import sqlalchemy as sa
 
-from batchwatch.domain.batch import BatchId, FileOutcome, Results, Settling, Status
+from batchwatch.domain.batch import BatchId, FileOutcome, Results, Settling, Status, Stuck
 from batchwatch.domain.coverage import Ledger
 from batchwatch.domain.delivery import OPEN as STILL_OPEN
 from batchwatch.domain.delivery import State
 from batchwatch.domain.settle import Fate, fate_of
 from batchwatch.store import coverage as of_time
+from batchwatch.store.judgements import Judgements
 from batchwatch.store.schema import (
     OPEN,
     attempts,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from batchwatch.store.engine import Database
 
 Row = dict[str, Any]
+
+_STUCK = msgspec.json.Decoder(Stuck)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ class Views:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.judgements = Judgements(database)
 
     @property
     def where(self) -> str:
@@ -391,4 +395,8 @@ class Views:
 
 
 def _batch(row: Row) -> Row:
-    return row | {"lasted": msgspec.json.decode(row["lasted"])}
+    stuck = row["stuck"] and _STUCK.decode(row["stuck"])
+    return row | {
+        "lasted": msgspec.json.decode(row["lasted"]),
+        "stuck": None if stuck is None else asdict(stuck),
+    }

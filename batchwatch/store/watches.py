@@ -9,6 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from batchwatch.domain.event import gap_event
+from batchwatch.domain.stuck import Outage
 from batchwatch.domain.watch import Trouble, WatchState, Work
 from batchwatch.store import coverage
 from batchwatch.store.engine import unbroken
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _TROUBLE: Final = msgspec.json.Decoder(Trouble)
 _SCOPE: Final = msgspec.json.Decoder(dict[str, str])
 _TROUBLES: Final = msgspec.json.Decoder(dict[Work, Trouble])
+_OUTAGES: Final = msgspec.json.Decoder(tuple[Outage, ...])
 
 
 class Watches:
@@ -158,6 +160,7 @@ def _state(row: sa.Row[Any]) -> WatchState:
         troubles=_TROUBLES.decode(row.troubles),
         alarm=_TROUBLE.decode(row.alarm) if row.alarm else None,
         scope=_SCOPE.decode(row.scope) if row.scope else None,
+        outages=_OUTAGES.decode(row.outages),
     )
 
 
@@ -170,4 +173,5 @@ def _row(state: WatchState) -> dict[str, Any]:
         "troubles": msgspec.json.encode(state.troubles).decode(),
         "alarm": msgspec.json.encode(state.alarm).decode() if state.alarm else None,
         "scope": None if state.scope is None else msgspec.json.encode(state.scope).decode(),
+        "outages": msgspec.json.encode(state.outages).decode(),
     }

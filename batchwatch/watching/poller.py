@@ -26,6 +26,8 @@ from batchwatch.llamacloud.client import PAGE_SIZE, can_be_asked
 from batchwatch.llamacloud.errors import CloudError, Unreachable, is_systemic
 from batchwatch.log import get_logger
 from batchwatch.watching.fetcher import Fetched, Fetcher, Tally, UnderWay
+from batchwatch.watching.history import History
+from batchwatch.watching.judge import Judge
 from batchwatch.watching.ledger import Ledger
 from batchwatch.watching.report import Reporter
 
@@ -56,7 +58,8 @@ class Pass:
     """What one pass saw and changed."""
 
     window_start: datetime
-    not_after: datetime  # when it began, by the earlier of the two clocks
+    begun_at: datetime
+    not_after: datetime  # the same by the earlier of the two clocks
     seen: set[BatchId] = field(default_factory=set)
     newest: datetime | None = None  # the largest created_at in the window
     covered_to: datetime | None = None  # when it began, on upstream's clock
@@ -106,6 +109,8 @@ class Poller:
         self._reporter = Reporter(watch.name, metrics=metrics)
         self._garbled = 0  # the most entries that no page made sense of, and that was said
         self._sweep_failed: str | None = None  # why, the last time that it did
+        self._history = History(watch.name, judgements=batches.judgements, clock=clock)
+        self._judge = Judge(watch, batches=batches, history=self._history, metrics=metrics)
         self._unreadable: set[BatchId] = set()  # batches whose GETs fail, and that was said
         self._lost: set[BatchId] = set()  # by their GETs; a listing is to be asked
         self._under_way: UnderWay = {}  # asked for singly, and not recorded yet
@@ -146,7 +151,7 @@ class Poller:
         asked = self.cloud.requests
         self._state = self._state or await self._remembered()
         self._note_baseline()
-        self.present = this = Pass(self._window_start(begun_at), not_after=begun_at)
+        self.present = this = Pass(self._window_start(begun_at), begun_at, begun_at)
         await self._tell_overdue()
         pages = self.cloud.list_batches(
             created_on_or_after=this.window_start, priority=Priority.DISCOVER
@@ -230,13 +235,15 @@ class Poller:
         """Look at every active batch that the pass did not show; at all of them without a pass.
 
         Now and then also at those that vanished: upstream may have been wrong.
+        Then whatever it has shown is judged: this is when that is known best.
         Whether that shows that batches can be looked at: not if all that there
         are to ask for are still under way. Raises as :meth:`discover`, and
         where no batch could be looked at. ``begun`` as for :class:`Fetcher`.
         """
         asked = self.cloud.requests
         if this is None:
-            this = Pass(self._clock.now(), not_after=self._clock.now())
+            now = self._clock.now()
+            this = Pass(now, now, now)
         if this.active is None:
             await self._count_active(this)
         if not this.has_shown_all():
@@ -254,7 +261,10 @@ class Poller:
         await self._tell_lost(this)
         tally.raise_for_none()
         this.requests += self.cloud.requests - asked
-        return bool(tally.answered) or not singles
+        went_well = bool(tally.answered) or not singles
+        if went_well:
+            await self._judge.judge(this.seen, self._state, now=this.begun_at)
+        return went_well
 
     async def _look_up(self, ids: Collection[BatchId], this: Pass) -> list[BatchId]:
         """List the time when ``ids`` were created; which of them that does not show."""
@@ -398,6 +408,7 @@ class Poller:
         now = self._clock.now()
         recorder = self._recorder()
         observations = [item.observation(now) for item in page.items if item.id in news]
+        await self._history.learn(observations)
         changes = await self._batches.change(
             self.watch.name,
             news,
@@ -437,6 +448,9 @@ class Poller:
         name = self.watch.name
         recorder = recorder or self._recorder()
         if fetched.seen:
+            await self._history.learn(fetched.seen)
+            if this is not None:
+                this.seen.update(one.id for one in fetched.seen)
             changes = await self._batches.change(
                 name,
                 [one.id for one in fetched.seen],
@@ -535,6 +549,7 @@ class Poller:
             backlog_before=state.started_at if state and silent else None,
             first_listing=not self._listed,
             file_names=self.watch.file_names,
+            expectation_of=self._history.expectation_of,
         )
 
     def _report(self, changes: Changes, this: Pass | None) -> None:

@@ -29,10 +29,12 @@ from batchwatch.domain.batch import (
 from batchwatch.domain.delivery import Attempt, Settled, State
 from batchwatch.domain.following import Follower, JobSeen
 from batchwatch.domain.hint import Hint
+from batchwatch.domain.judging import Court
+from batchwatch.domain.stuck import Patience
 from batchwatch.store import Database, FileNames, Hints
 from batchwatch.store.schema import metadata
 from tests.store.conftest import HOOK, Store, over
-from tests.support.builders import WATCH, a_recorder, a_sighting, at
+from tests.support.builders import BASE_URL, WATCH, a_recorder, a_sighting, at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 OTHER = EndpointName("other")
 BATCHES = 3_000
+COURT = Court(WATCH, BASE_URL, Patience())
 Statements = list[tuple[str, Any]]
 Plan = set[str]
 # The other rows of a plan, such as of the values of a parameter, cost what was given to it.
@@ -209,6 +212,33 @@ QUESTIONS: dict[str, tuple[Ask, Plan]] = {
     "vanished": (
         lambda s: s.batches.vanished(WATCH, now=at(99)),
         {"batches: ix_batches_vanished"},
+    ),
+    "what to judge": (
+        lambda s: s.batches.judgements.due(
+            WATCH, now=at(1), longest=timedelta(days=1), soon=timedelta(0)
+        ),
+        {"batches: ix_batches_judged"},
+    ),
+    "how many are stuck": (
+        lambda s: s.batches.judgements.stuck(WATCH),
+        {"batches: ix_batches_stuck"},
+    ),
+    "what like batches took": (
+        lambda s: s.views.judgements.past(WATCH, "parse_v2", "cfg-PARSE_AGENTIC"),
+        {"batches: ix_batches_completed"},
+    ),
+    "judge": (
+        lambda s: s.batches.judge(WATCH, [BatchId("bat-0")], partial(COURT.judge, now=at(1e6))),
+        {
+            "batches: ix_batches_stuck",
+            "batches: key",
+            "watches: sqlite_autoindex_watches_1",
+            "events: sqlite_autoindex_events_1",
+            "attempts: key",  # a foreign key
+            "deliveries: key",
+            "ahead: ix_deliveries_line",
+            "busy: ix_deliveries_line",
+        },
     ),
     "due in": (lambda s: s.outbox.due_in(OTHER), {"deliveries: ix_deliveries_due"}),
     "release": (lambda s: s.outbox.release(()), {"deliveries: ix_deliveries_leased"}),

@@ -10,6 +10,7 @@ from batchwatch.domain.batch import RUNNING, Batch, BatchId, Observation, Status
 from batchwatch.domain.changes import Recorder
 from batchwatch.domain.coverage import Look
 from batchwatch.domain.event import rfc3339
+from batchwatch.domain.stuck import Patience
 from tests.support.clock import EPOCH
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 WATCH = WatchName("default")
 BASE_URL = "https://llamacloud.test"
+PATIENT = Patience(pending=1e9, throttled=1e9, running=1e9)  # nothing is ever stuck
 
 
 def at(seconds: float) -> datetime:

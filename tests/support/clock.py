@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import time
 from datetime import UTC, datetime, timedelta
 
 from batchwatch.clock import Clock
@@ -96,3 +97,24 @@ class LeapClock(ManualClock):
         if not signal.is_set() and seconds is not None:
             self.advance(seconds)
         return signal.is_set()
+
+
+class FastClock(Clock):
+    """The host's clocks, so many times as fast: for a whole daemon whose limits are minutes."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._wall, self._tick = datetime.now(UTC), time.monotonic()
+        super().__init__()
+
+    def now(self) -> datetime:
+        return self._wall + timedelta(seconds=self.monotonic())
+
+    def monotonic(self) -> float:
+        return (time.monotonic() - self._tick) * self._speed
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / self._speed)
+
+    async def wait(self, signal: asyncio.Event, seconds: float | None = None) -> bool:
+        return await super().wait(signal, None if seconds is None else seconds / self._speed)

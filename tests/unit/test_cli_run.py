@@ -147,19 +147,19 @@ async def test_a_second_daemon_on_a_store_is_told_who_has_it(
 async def test_what_is_probably_not_meant_is_logged_at_the_start(
     sim: Simulator, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """As check tells it: a route for events that nobody sends looks well until it is needed."""
+    """As check tells it: two watches of the same batches look well until everything comes twice."""
     environ = environment(
         sim,
         receiver,
         tmp_path,
-        BATCHWATCH_ROUTES__LATER__EVENTS="batch.stuck",
-        BATCHWATCH_ROUTES__LATER__ENDPOINTS="hook",
+        BATCHWATCH_WATCHES__AGAIN__REQUESTS_PER_MINUTE="60000",
     )
     async with started(environ, "run") as daemon:
         line = json.loads(await daemon.says("settings.doubted"))
         await daemon.says("daemon.started")
 
-    assert "no such event is sent by this version" in line["reason"]
+    assert "again" in line["reason"]
+    assert "twice" in line["reason"]
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,8 @@ def test_a_watch_takes_what_it_does_not_set_from_the_settings_for_all() -> None:
             "BATCHWATCH_POLL_INTERVAL": "5s",
             "BATCHWATCH_LOOKBACK": "1h",
             "BATCHWATCH_NOTIFY_BACKLOG": "true",
+            "BATCHWATCH_STUCK_REMINDER": "1d",
+            "BATCHWATCH_WATCHES__OWN__STUCK_AFTER_PENDING": "30m",
             "BATCHWATCH_WATCHES__OWN__BASE_URL": "api.cloud.eu.llamaindex.ai",
             "BATCHWATCH_WATCHES__OWN__API_KEY": "llx-own",
             "BATCHWATCH_WATCHES__OWN__POLL_INTERVAL": "15s",
@@ -79,6 +81,10 @@ def test_a_watch_takes_what_it_does_not_set_from_the_settings_for_all() -> None:
         like_all.base_url, like_all.api_key.get_secret_value(), like_all.poll_interval,
         like_all.lookback, like_all.notify_backlog, like_all.project_id,
     )  # fmt: skip
+    assert [(1_800.0, 43_200.0, 86_400.0), (7_200.0, 43_200.0, 86_400.0)] == [
+        (one.stuck_after_pending, one.stuck_after_running, one.stuck_reminder)
+        for one in (own, like_all)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,6 @@ def test_the_example_can_be_used_as_it_is() -> None:
         endpoint.type for endpoint in settings.endpoints.values()
     ]
     assert ("pipeline",) == settings.routes["everything"].endpoints
-    assert not any("no such event" in warning for warning in warnings(settings))
 
 
 def test_the_example_shows_every_setting(tmp_path: Path) -> None:
@@ -236,21 +235,6 @@ def test_a_missing_signature_is_cured_where_the_endpoint_is_set(
     [warning] = warnings(load(file, environ={"LLAMA_CLOUD_API_KEY": "llx-key"}))
 
     assert warning.endswith(f"Set {secret}.")
-
-
-@pytest.mark.parametrize(
-    ("events", "unsent"),
-    [
-        ("batch.failed,batch.stuck,daemon.*", "batch.stuck"),
-        ("endpoint.*,batch.*,*", ""),
-    ],
-)
-def test_a_route_for_events_of_a_later_version_is_warned_of(events: str, unsent: str) -> None:
-    """It is valid, and until then nobody hears of anything by it."""
-    routes = {"BATCHWATCH_ROUTES__R__EVENTS": events, "BATCHWATCH_ROUTES__R__ENDPOINTS": "*"}
-    _, *told = warnings(load(environ={**ENOUGH, **routes}))
-
-    assert unsent == "".join(told).removeprefix("routes.r names ").partition(": no such event")[0]
 
 
 def test_what_was_set_is_told_apart_from_what_is_inherited(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from slack_sdk.models.blocks import Block
 from yarl import URL
 
-from batchwatch.deliver.slack import FAILURES_SHOWN, duration, message
+from batchwatch.deliver.slack import FAILURES_SHOWN, STUCK_SHOWN, duration, message
 from batchwatch.domain.batch import (
     CANCELLED,
     COMPLETED,
@@ -23,20 +23,25 @@ from batchwatch.domain.batch import (
     PENDING,
     RUNNING,
     TERMINAL,
+    THROTTLED,
     BatchId,
     FileOutcome,
     Results,
     Status,
+    Stuck,
     WatchName,
 )
 from batchwatch.domain.coverage import Gap, Kind
 from batchwatch.domain.event import (
     BATCH_DISCOVERED,
     BATCH_SETTLED,
+    BATCH_STUCK,
+    BATCH_UNSTUCK,
     BATCH_VANISHED,
     EVENT_TYPES,
     WATCH_FAILING,
     WATCH_RECOVERED,
+    Details,
     Event,
     batch_event,
     gap_event,
@@ -44,7 +49,10 @@ from batchwatch.domain.event import (
     type_of,
     watch_event,
 )
+from batchwatch.domain.expect import Past, expect, expected_data
+from batchwatch.domain.judging import Slow, slow_event
 from batchwatch.domain.settle import settled_data
+from batchwatch.domain.stuck import stuck_data
 from batchwatch.llamacloud.diagnosis import Asked, refused
 from batchwatch.llamacloud.key import ApiKey
 from tests.support.builders import BASE_URL, WATCH, a_batch, a_pulse, at
@@ -143,7 +151,7 @@ def settled(*files: FileOutcome, names: dict[str, str] | None = None) -> Event:
         occurred_at=at(300),
         link=LINK,
         outcomes=files,
-        settled=settled_data(batch, files or None, names or {}),
+        details=Details(settled=settled_data(batch, files or None, names or {})),
     )
 
 
@@ -362,6 +370,72 @@ def test_a_heartbeat_is_a_line_and_one_for_each_trouble() -> None:
         assert lines == len(texts(said)[0].split("\n"))
     assert "• w0: no &lt;key&gt;" in texts(said)[0]
     assert texts(said)[0].endswith("… and 2 more")
+
+
+def a_stuck(rule: str = "status", *, type_: str = BATCH_STUCK, told: int = 1) -> Event:
+    stuck = Stuck(at(0), rule, limit=7200, told_at=at(600), told=told, alone=True)
+    expectation = expect([Past(60.0 * n) for n in range(10, 31)], files=None)
+    batch = a_batch(THROTTLED if type_ == BATCH_UNSTUCK else PENDING, created_at=at(-7200))
+    data = stuck_data(stuck, PENDING, now=at(600))
+    outlook = Details(expected_data(batch, expectation, now=at(600)), data)
+    return batch_event(batch, type_, occurred_at=at(600), link=LINK, details=outlook)
+
+
+def test_a_stuck_batch_says_which_rule_fired_and_what_was_expected() -> None:
+    """And that it is a reminder, if it is."""
+    took = "\n21 like it took 20 min, most of them 12 min to 28 min."
+
+    by_status, by_history = said_of(a_stuck()), said_of(a_stuck("history", told=3))
+
+    assert_slack_takes(by_status)
+    assert_slack_takes(by_history)
+    assert [["⏳ Batch is stuck"], ["⏳ Batch is stuck (reminder 2)"]] == [
+        texts(one, "plain_text") for one in (by_status, by_history)
+    ]
+    assert "*bat-1*\n*PENDING* for 2 h 10 min; 2 h are allowed" + took == texts(by_status)[0]
+    assert (
+        "*bat-1*\n*PENDING*, 2 h 10 min after its creation\n"
+        "More than 2 h is far outside of what batches like it take." + took
+    ) == texts(by_history)[0]
+
+
+@pytest.mark.parametrize(
+    ("rule", "lasted"),
+    [("status", "after 2 h 10 min"), ("history", ", 2 h 10 min after its creation")],
+)
+def test_a_batch_that_moves_again_says_where_to(rule: str, lasted: str) -> None:
+    """And how long that took."""
+    said = said_of(a_stuck(rule, type_=BATCH_UNSTUCK))
+
+    assert_slack_takes(said)
+    assert ["🏃 Batch moves again"] == texts(said, "plain_text")
+    first = texts(said)[0].splitlines()[1]
+    assert f"PENDING → *THROTTLED*{lasted if lasted[0] == ',' else ' ' + lasted}" == first
+
+
+def told_with_others(second: float) -> Stuck:
+    return Stuck(at(second), "status", limit=9, told_at=at(99), told=1, alone=False)
+
+
+def test_many_stuck_batches_are_a_list_of_a_few_and_a_number() -> None:
+    """And their end is no word about LlamaCloud."""
+    many = [
+        a_batch(PENDING, id=BatchId(f"bat-{n:02d}"), stuck=told_with_others(n)) for n in range(30)
+    ]
+    slow = Slow(at(100), told_at=at(100), told=1)
+    over = watch_event(
+        WATCH, WATCH_RECOVERED, occurred_at=at(99), since=at(0), reason="many", about="slow"
+    )
+
+    said = said_of(slow_event(WATCH, slow, many, count=30, now=at(100)))
+
+    assert_slack_takes(said)
+    assert ["🐌 Many batches are stuck"] == texts(said, "plain_text")
+    assert "30 batches stand still at once: 30 PENDING" == texts(said)[0]
+    lines = texts(said)[1].splitlines()
+    assert ("• `bat-00` PENDING since 2026-11-24 08:00", "… and 20 more") == (lines[0], lines[-1])
+    assert STUCK_SHOWN + 1 == len(lines)
+    assert ["💚 Batches move again"] == texts(said_of(over), "plain_text")
 
 
 @pytest.mark.parametrize("type_", EVENT_TYPES)

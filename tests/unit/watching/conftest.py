@@ -23,7 +23,7 @@ from batchwatch.store import Batches, Database, FileNames, Outbox, Views, Watche
 from batchwatch.watching.poller import Pass, Poller
 from batchwatch.watching.settler import Settler
 from batchwatch.watching.watcher import Watcher
-from tests.support.builders import WATCH
+from tests.support.builders import PATIENT, WATCH
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +86,10 @@ Standing = Callable[..., Any]
 
 @pytest.fixture
 def stand(tmp_path: Path) -> Standing:
-    """Opens a stand for a simulator and a clock; the watch's fields may be given."""
+    """Opens a stand for a simulator and a clock; the watch's fields may be given.
+
+    Unless its patience is, nothing is ever stuck, however far time leaps.
+    """
 
     @asynccontextmanager
     async def opened(sim: Simulator, clock: ManualClock, **more: Any) -> AsyncIterator[Stand]:
@@ -99,7 +102,8 @@ def stand(tmp_path: Path) -> Standing:
             metrics = Metrics()
             api_key, scope = more.pop("api_key", sim.api_key), more.pop("scope", Scope())
             budget = more.pop("budget", None) or Budget(rate=1000, burst=1000, clock=clock)
-            watch = replace(Watch(WATCH, sim.url, 15.0, timedelta(hours=24)), **more)
+            watch = Watch(WATCH, sim.url, 15.0, timedelta(hours=24), patience=PATIENT)
+            watch = replace(watch, **more)
             cloud = LlamaCloud(
                 base_url=sim.url,
                 api_key=api_key,

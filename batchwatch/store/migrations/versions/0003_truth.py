@@ -33,7 +33,6 @@ def upgrade() -> None:
         sa.Column("settle_asks", sa.Integer(), nullable=False, server_default="0"),
         sa.Column("settle_due_at", MOMENT, nullable=True),
         sa.Column("judge_at", MOMENT, nullable=True),
-        sa.Column("grace", sa.Float(), nullable=False, server_default="0"),
         sa.Column("stuck", sa.Text(), nullable=True),
     ):
         op.add_column("batches", column)
@@ -41,6 +40,9 @@ def upgrade() -> None:
         op.create_index(
             f"ix_batches_{name}", "batches", ["watch", due], **_where(f"{due} IS NOT NULL")
         )
+    op.create_index(
+        "ix_batches_stuck", "batches", ["watch", "changed_at"], **_where("stuck IS NOT NULL")
+    )
     op.create_index(
         "ix_batches_completed",
         "batches",
@@ -53,6 +55,7 @@ def upgrade() -> None:
     for name in ("scope", "slow"):
         op.add_column("watches", sa.Column(name, sa.Text(), nullable=True))
     op.add_column("coverage", sa.Column("skew", sa.Float(), nullable=False, server_default="0"))
+    op.add_column("watches", sa.Column("outages", sa.Text(), nullable=False, server_default="[]"))
     _new_tables()
 
 
