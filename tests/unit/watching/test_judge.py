@@ -46,6 +46,7 @@ async def test_a_batch_that_stands_still_is_told_at_its_limit(stand: Standing) -
         (0, "batch.running"),
         (0, "batch.running"),
         (9, "batch.completed"),
+        (9, "batch.settled"),
         (13, "batch.stuck"),  # at 12 h and 5 min, and nobody looked then
         (25, "batch.stuck"),
         (30, "batch.unstuck"),
@@ -59,7 +60,7 @@ async def test_a_daemon_that_was_stopped_looks_first_and_then_judges(stand: Stan
     async with Simulator(clock=clock) as sim:
         async with stand(sim, clock, patience=PATIENCE) as at:
             still = sim.world.plant(STILL)
-            sim.world.plant(a_life(("RUNNING", 0), ("COMPLETED", 14 * HOUR)))
+            moved = sim.world.plant(a_life(("RUNNING", 0), ("COMPLETED", 14 * HOUR)))
             await at.polls(2)
             await at.told()
         clock.advance(20 * HOUR)
@@ -67,9 +68,11 @@ async def test_a_daemon_that_was_stopped_looks_first_and_then_judges(stand: Stan
             await at.polls()
             told = await at.told()
 
-    assert {("batch.stuck", still.id), ("batch.completed", told[-1]["data"]["batch"]["id"])} == {
-        (event["type"], event["data"]["batch"]["id"]) for event in told
-    }
+    assert {
+        ("batch.stuck", still.id),
+        ("batch.completed", moved.id),
+        ("batch.settled", moved.id),
+    } == {(event["type"], event["data"]["batch"]["id"]) for event in told}
 
 
 async def test_other_settings_hold_from_the_next_start_on(stand: Standing) -> None:
