@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 COLLECTORS = Metrics().collectors
 UNITS = re.compile(r"(_seconds|_total|_batches|_deliveries|_state)$")
-LABELS = {"watch", "endpoint", "outcome", "status", "to_status", "kind", "state"}
+LABELS = {"watch", "endpoint", "outcome", "status", "to_status", "kind", "state", "fate"}
 NEVER = {"batch", "batch_id", "event", "event_id", "delivery_id", "file", "job", "url", "reason"}
 
 
