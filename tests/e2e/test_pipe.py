@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 
 from batchwatch.simulator import FileLife, Simulator, a_life
 from batchwatch.simulator.history import history
+from batchwatch.simulator.life import JobLife, Step
 from tests.support.daemon import ROOT, environment, running
 from tests.support.receiver import Received, Receiver, says
 
@@ -63,6 +64,46 @@ async def test_a_lively_project_is_told_whole_and_in_order(tmp_path: Path) -> No
         assert one.headers["webhook-signature"].startswith("v1,")
     for one in receiver.on("/chat"):
         assert {"text", "blocks"} == set(one.event)
+
+
+async def test_a_batch_is_told_to_its_last_file(tmp_path: Path) -> None:
+    """Its end first, then what became of each file, by name and with its job's own words."""
+    jobs = [
+        JobLife((Step("RUNNING", 0.6), Step("COMPLETED", 1.5))),
+        JobLife((Step("RUNNING", 0.6), Step("FAILED", 1.2)), "page 3 is encrypted"),
+    ]
+    files = (*(FileLife(mapped_after=0.5, job=job) for job in jobs), FILES[1])
+    async with Simulator() as sim, Receiver() as receiver:
+        environ = environment(
+            sim,
+            receiver,
+            tmp_path,
+            BATCHWATCH_FILE_NAMES="true",
+            BATCHWATCH_ENDPOINTS__CHAT__URL=f"{receiver.url}/chat",
+            BATCHWATCH_ENDPOINTS__CHAT__TYPE="slack",
+            BATCHWATCH_ENDPOINTS__CHAT__RATE_LIMIT="1000/s",
+        )
+        async with running(environ):
+            await sim.asked(2)
+            batch = sim.world.plant(a_life(*LIFE, files=files))
+            await receiver.until(lambda got: "Batch settled" in str([one.body for one in got]))
+            await receiver.until(lambda got: "batch.settled" in str([one.body for one in got]))
+
+    end, settled = (one.event for one in receiver.on("/hook")[-2:])
+    assert ["batch.completed", "batch.settled"] == [end["type"], settled["type"]]
+    assert receiver.on("/hook")[-2].id == settled["data"]["previous_event_id"]
+    schema = json.loads((ROOT / "docs" / "schemas" / "batch.settled.json").read_text())
+    Draft202012Validator(schema).validate(settled)
+    told = settled["data"]["settled"]
+    assert ("complete", 1, 1, 1) == (
+        told["state"],
+        *(told["counts"][fate] for fate in ("succeeded", "failed", "unmapped")),
+    )
+    assert [one.source.id for one in batch.files[1:]] == told["retry"]["source_directory_file_ids"]
+    assert [
+        ("planted-00001-0002.pdf", "page 3 is encrypted"),
+        ("planted-00001-0003.pdf", "no pages"),
+    ] == [(one["name"], one["message"]) for one in told["failures"]]
 
 
 async def test_a_receiver_that_was_down_gets_everything_in_order(tmp_path: Path) -> None:

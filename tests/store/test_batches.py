@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -17,9 +19,11 @@ from batchwatch.domain.batch import (
     Results,
     WatchName,
 )
+from batchwatch.domain.cadence import SETTLE_PAUSE
 from batchwatch.domain.changes import Changes
+from batchwatch.domain.following import Follower, JobSeen
 from batchwatch.domain.refresh import Share
-from batchwatch.store import Outbox
+from batchwatch.store import FileNames, Outbox
 from batchwatch.store.errors import StoreFull
 from tests.store.conftest import HOOK, Store
 from tests.support.builders import WATCH, a_sighting, at
@@ -182,3 +186,47 @@ async def test_what_is_due_in_the_far_future_is_due_now(store: Store) -> None:
     assert [BAT] == await store.batches.overdue(WATCH, ended_before=at(-30), now=at(0))
     assert [] == await store.batches.awaiting_results(WATCH, now=at(3500), limit=9)
     assert [] == await store.batches.awaiting_results(WATCH, now=at(0), besides=[BAT], limit=9)
+
+
+async def test_what_became_of_jobs_is_written_by_place(store: Store) -> None:
+    """A file may be there twice; each place keeps its own, and the last one settles the batch."""
+    files = tuple(FileOutcome("dfl-1", "parse_v2", f"pjb-{n}") for n in range(3))
+    seen = a_sighting(COMPLETED, asked_results=True, results=files)
+    await store.see(seen)
+    rules = Follower(WATCH, "https://llamacloud.test", deadline=timedelta(hours=24))
+    told = []
+    for jobs in ({"pjb-1": JobSeen("FAILED", "no")}, {"pjb-0": JobSeen("COMPLETED")},
+                 {"pjb-2": JobSeen("CANCELLED")}):  # fmt: skip
+        follow = partial(rules.follow, seen=jobs, over={seen.id: True}, now=at(9))
+        told.append([e.type for e in (await store.batches.follow(WATCH, [seen.id], follow)).events])
+
+    found = (await store.batches.outcomes(WATCH, [seen.id]))[seen.id]
+    assert [[], [], ["batch.settled"]] == told
+    assert [("COMPLETED", None), ("FAILED", "no"), ("CANCELLED", None)] == [
+        (one.job_status, one.job_error) for one in found
+    ]
+    assert None is await store.batches.next_settling_due(WATCH)
+
+
+async def test_what_is_due_further_away_than_any_pause_is_due(store: Store) -> None:
+    """A clock gave it that has been set back since."""
+    seen = a_sighting(COMPLETED, asked_results=True, results=(FileOutcome("f", "parse_v2", "j"),))
+    await store.see(seen, second=0)
+    due = [
+        await store.batches.settling(WATCH, now=at(second), limit=9)
+        for second in (0, -1, -10 * SETTLE_PAUSE.total_seconds())
+    ]
+
+    assert [[seen.id], [], [seen.id]] == due
+    assert [] == await store.batches.settling(WATCH, now=at(0), besides=[seen.id], limit=9)
+
+
+async def test_names_are_kept_as_they_first_came(store: Store) -> None:
+    """Each watch has its own; what is not known is left out."""
+    names = FileNames(store.database)
+    await names.add(WATCH, {"dfl-1": "a.pdf"})
+    await names.add(WATCH, {"dfl-1": "b.pdf", "dfl-2": "c.pdf"})
+    await names.add(WATCH, {})
+
+    assert {"dfl-1": "a.pdf", "dfl-2": "c.pdf"} == await names.known(WATCH, ["dfl-1", "dfl-2", "x"])
+    assert {} == await names.known(WatchName("other"), ["dfl-1"])
