@@ -81,6 +81,7 @@ class Observation:
     configuration_id: str | None = None
     asked_results: bool = False  # whether this answer was asked with expand=results
     results: tuple[FileOutcome, ...] | None = None  # None is upstream's null: not the same as empty
+    asked_at: datetime | None = None  # when upstream was asked; None: hardly before it was seen
 
 
 class Results(StrEnum):

@@ -79,6 +79,7 @@ class Recorder:
     first_listing: bool = False
     file_names: bool = False  # whether they are asked for before a batch is settled
     expectation_of: Callable[[Batch], Expectation | None] = field(default=lambda _: None)
+    steady_since: datetime | None = None  # since when our clock is known to go steadily
 
     def record(
         self, known: Mapping[BatchId, Batch], seen: Iterable[Observation], *, now: datetime
@@ -91,7 +92,9 @@ class Recorder:
         changes = Changes()
         for observation in seen:
             before = changes.batches.get(observation.id) or known.get(observation.id)
-            verdict = reconcile(before, observation, watch=self.watch)
+            verdict = reconcile(
+                before, observation, watch=self.watch, steady_since=self.steady_since
+            )
             if verdict.oddity:
                 changes.oddities[verdict.oddity] += 1
                 if verdict.oddity is Oddity.CONTRADICTION:

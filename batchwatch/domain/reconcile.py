@@ -32,7 +32,13 @@ class Reconciled:
     oddity: Oddity | None = None
 
 
-def reconcile(known: Batch | None, seen: Observation, *, watch: WatchName) -> Reconciled:
+def reconcile(
+    known: Batch | None,
+    seen: Observation,
+    *,
+    watch: WatchName,
+    steady_since: datetime | None = None,
+) -> Reconciled:
     """Take one observation of a batch into account.
 
     Statuses that fell between two polls are not invented: PENDING then
@@ -46,17 +52,20 @@ def reconcile(known: Batch | None, seen: Observation, *, watch: WatchName) -> Re
     same when nothing else is shown for a while: see :func:`_doubted`. A
     terminal status is exempt, for what never ends cannot be shown by an
     answer from the past.
+
+    ``steady_since`` is since when our own clock is known to go steadily: how
+    long ago something was that it noted before, nobody knows.
     """
     if known is None:
         return _first_sighting(seen, watch)
     if seen.status == known.status:
         return Reconciled(_seen_again(known, seen))
     if known.status.is_terminal:
-        late = not seen.status.is_terminal and _is_stale(known, seen)
+        late = not seen.status.is_terminal and _is_stale(known, seen, steady_since)
         return Reconciled(known, oddity=Oddity.STALE if late else Oddity.CONTRADICTION)
-    if not seen.status.is_terminal and _is_stale(known, seen):
-        doubt = _doubted(known.doubt, seen)
-        if not _is_believed(doubt, now=seen.seen_at):
+    if not seen.status.is_terminal and _is_stale(known, seen, steady_since):
+        doubt = _doubted(known.doubt, seen, steady_since)
+        if not _is_believed(doubt, seen):
             return Reconciled(replace(known, doubt=doubt), oddity=Oddity.STALE)
         # Its updated_at counts from now on, for the one that is known was no measure.
         known = replace(known, updated_at=seen.updated_at or known.updated_at)
@@ -134,29 +143,40 @@ def _seen_again(known: Batch, seen: Observation) -> Batch:
     )
 
 
-def _is_stale(known: Batch, seen: Observation) -> bool:
+def _is_stale(known: Batch, seen: Observation, steady_since: datetime | None) -> bool:
     """Whether ``seen`` fails to show that it is newer than ``known``.
 
     ``updated_at`` is the proof. It may be null, always or in one answer, and
-    coarse: where it says nothing a step to a status that the batch never had
-    is believed, a step back to the queue or to one that it has left is not.
+    coarse. Where it says nothing, a step back to the queue or to a status
+    that the batch has left is not believed, and one to a status in which it
+    was never seen only when a replica that lags can no longer show it: until
+    then, the batch may have had it and left it before it was seen at all.
     """
     if known.updated_at and seen.updated_at and seen.updated_at != known.updated_at:
         return seen.updated_at < known.updated_at
     if known.updated_at and not seen.updated_at:
         return True
-    return seen.status == PENDING or seen.status in known.lasted
+    if seen.status == PENDING or seen.status in known.lasted:
+        return True
+    since = max(known.changed_at, steady_since) if steady_since else known.changed_at
+    return _asked_at(seen) - since < SHOWN_FOR
 
 
-def _doubted(before: Doubt | None, seen: Observation) -> Doubt:
+def _doubted(before: Doubt | None, seen: Observation, steady_since: datetime | None) -> Doubt:
     """The doubt about ``seen``, which is one more time if nothing else was shown meanwhile."""
-    # A clock that was set back begins anew.
-    if before is None or before.status != seen.status or before.since > seen.seen_at:
+    # A clock that was set, forward or back, begins anew.
+    is_measured = before and (steady_since or before.since) <= before.since <= seen.seen_at
+    if before is None or not is_measured or before.status != seen.status:
         return Doubt(str(seen.status), since=seen.seen_at, times=1)
     return replace(before, times=before.times + 1)
 
 
-def _is_believed(doubt: Doubt, *, now: datetime) -> bool:
+def _asked_at(seen: Observation) -> datetime:
+    """What ``seen`` says was true at that time, or when a replica that lags was up to date."""
+    return min(seen.asked_at or seen.seen_at, seen.seen_at)
+
+
+def _is_believed(doubt: Doubt, seen: Observation) -> bool:
     """Whether a status was shown so often, and for so long, that it must be true.
 
     A replica that lags by less than that shows the present status in between
@@ -164,7 +184,7 @@ def _is_believed(doubt: Doubt, *, now: datetime) -> bool:
     is the truth, whatever ``updated_at`` it has. That may be null, coarse,
     from the future, or never move.
     """
-    return doubt.times >= SHOWN_TO_BELIEVE and now - doubt.since >= SHOWN_FOR
+    return doubt.times >= SHOWN_TO_BELIEVE and _asked_at(seen) - doubt.since >= SHOWN_FOR
 
 
 def _strange(seen: Observation) -> Oddity | None:

@@ -156,8 +156,9 @@ class LlamaCloud:
         async def fetch(token: str | None) -> Page:
             params = _with_token(filters, token)
             question = Question("list_batches", BATCHES, params, read_page, priority, self._limits)
+            asked_at = self._clock.now()
             answer = await self._sized(question, page_size or PAGE_SIZE, smallest=SMALLEST_PAGE)
-            answer.value.date = answer.date
+            answer.value.date, answer.value.asked_at = answer.date, asked_at
             return answer.value
 
         where = self._transport.where(BATCHES)
@@ -191,10 +192,14 @@ class LlamaCloud:
         if results:
             params.append(("expand", "results"))
         question = Question("get_batch", path, params, read, priority, self._single)
+        asked_at = self._clock.now()
         answer = await self._transport.get(question)
         item, outcomes = answer.value
         return item.observation(
-            self._clock.now(), asked_results=results, results=outcomes if results else None
+            self._clock.now(),
+            asked_at=asked_at,
+            asked_results=results,
+            results=outcomes if results else None,
         )
 
     async def jobs(self, job_type: str, ids: Sequence[str], *, priority: Priority) -> list[Job]:

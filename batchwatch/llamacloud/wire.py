@@ -79,6 +79,7 @@ class Item(msgspec.Struct, gc=False, frozen=True):
         self,
         seen_at: datetime,
         *,
+        asked_at: datetime | None = None,
         asked_results: bool = False,
         results: tuple[FileOutcome, ...] | None = None,
     ) -> Observation:
@@ -97,6 +98,7 @@ class Item(msgspec.Struct, gc=False, frozen=True):
             configuration_id=job.configuration_id if job else None,
             asked_results=asked_results,
             results=results,
+            asked_at=asked_at,
         )
 
 
@@ -108,6 +110,7 @@ class Page:
     unreadable: int = 0  # entries without an id or a status, or no objects at all
     next_page_token: str | None = None  # None or empty: this is the last one
     date: datetime | None = None  # upstream's clock, when it answered
+    asked_at: datetime | None = None  # our clock, when it was asked
 
     def fingerprints(self) -> dict[str, str]:
         """Every batch of the page and its fingerprint.

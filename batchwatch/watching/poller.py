@@ -106,6 +106,7 @@ class Poller:
         self._known: dict[str, str] = {}  # by id, fingerprints that the store is known to hold
         self._forgotten = 0  # how often GETs made fingerprints doubtful
         self._listed = False  # whether a listing has shown anything yet
+        self._steady: tuple[datetime, timedelta] | None = None  # since when, and how far ahead
         self._reporter = Reporter(watch.name, metrics=metrics)
         self._garbled = 0  # the most entries that no page made sense of, and that was said
         self._sweep_failed: str | None = None  # why, the last time that it did
@@ -407,7 +408,9 @@ class Poller:
             return
         now = self._clock.now()
         recorder = self._recorder()
-        observations = [item.observation(now) for item in page.items if item.id in news]
+        observations = [
+            item.observation(now, asked_at=page.asked_at) for item in page.items if item.id in news
+        ]
         await self._history.learn(observations)
         changes = await self._batches.change(
             self.watch.name,
@@ -550,7 +553,16 @@ class Poller:
             first_listing=not self._listed,
             file_names=self.watch.file_names,
             expectation_of=self._history.expectation_of,
+            steady_since=self._steady_since(),
         )
+
+    def _steady_since(self) -> datetime:
+        """Since when the wall clock goes as the monotonic one; before, it was not us who looked."""
+        now = self._clock.now()
+        ahead = now - self._clock.steady()
+        if self._steady is None or abs(ahead - self._steady[1]) > _SAME_CLOCK:
+            self._steady = now, ahead
+        return self._steady[0]
 
     def _report(self, changes: Changes, this: Pass | None) -> None:
         self._reporter.tell(changes)

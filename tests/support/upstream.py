@@ -6,9 +6,8 @@ with batchwatch or its simulator but the documented form of answers.
 
 What it does stays within what upstream can plausibly do:
 
-- A replica lags by less than a minute (``LAG``), and shows what truly was.
-- Where ``updated_at`` says nothing, an answer is as new as the moment it
-  arrives: without a stamp nobody could tell it from news.
+- A replica lags by less than a minute (``LAG``), and shows what truly was,
+  with a stamp that tells that it is old or without one.
 - A new batch is listed within five minutes of its creation.
 - A 404 for what is there passes, and listings go on showing it.
 """
@@ -39,7 +38,6 @@ LAG: Final = 45.0  # seconds
 PAGE: Final = 3  # batches; so small that listings have several
 TERMINAL: Final = ("COMPLETED", "FAILED", "CANCELLED")
 STAMPS: Final = ("exact", "coarse", "null", "sometimes", "ahead")
-PROVEN: Final = ("exact", "coarse", "ahead")  # where an older answer can be told from news
 BREAKS: Final = ("500", "502", "503", "429", "html", "truncated", "reset", "timeout")
 
 
@@ -187,8 +185,7 @@ class Upstream:
             older = max(0, self.place(name, self.time - self._random.uniform(0, LAG)))
         else:
             older = max(0, self.place(name, asked_at))
-        if plan.stamps in PROVEN and self._stamp(plan, older) != self._stamp(plan, place):
-            place = older
+        place = min(place, older)
         self.shown[name].add(place)
         stamp = self._stamp(plan, place)
         if plan.stamps == "sometimes" and place == self.place(name) and self._goes_wrong():

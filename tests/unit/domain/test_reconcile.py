@@ -111,13 +111,40 @@ def test_a_step_back_needs_proof(updated: float | None) -> None:
     assert Oddity.STALE == verdict.oddity
 
 
-def test_without_any_stamps_a_step_forward_is_believed() -> None:
-    """Null timestamps are documented; a batch without them is followed all the same."""
+@pytest.mark.parametrize(
+    ("after", "status", "oddity"), [(59, RUNNING, Oddity.STALE), (60, THROTTLED, None)]
+)
+def test_without_any_stamps_a_step_forward_is_believed_when_no_replica_lags_so_far(
+    after: float, status: Status, oddity: Oddity | None
+) -> None:
+    """A batch without stamps is followed all the same; it may have left that status unseen."""
     verdict = reconcile(
-        a_batch(RUNNING, updated=None), a_sighting(THROTTLED, updated=None), watch=WATCH
+        a_batch(RUNNING, updated=None),
+        a_sighting(THROTTLED, updated=None, seen_at=at(after)),
+        watch=WATCH,
     )
 
-    assert THROTTLED == verdict.batch.status
+    assert (status, oddity) == (verdict.batch.status, verdict.oddity)
+
+
+def test_what_was_asked_long_ago_is_as_old_as_the_question() -> None:
+    """An answer that took its time on the way tells of then, not of now."""
+    seen = a_sighting(THROTTLED, updated=None, seen_at=at(80), asked_at=at(50))
+
+    verdict = reconcile(a_batch(RUNNING, updated=None), seen, watch=WATCH)
+
+    assert (RUNNING, Oddity.STALE) == (verdict.batch.status, verdict.oddity)
+
+
+def test_what_a_clock_noted_before_it_was_set_is_no_measure() -> None:
+    """Nobody knows how long ago that was."""
+    seen = a_sighting(THROTTLED, updated=None, seen_at=at(9_000))
+    batch = a_batch(RUNNING, updated=None)
+
+    doubted = reconcile(batch, seen, watch=WATCH, steady_since=at(8_990))
+    believed = reconcile(batch, seen, watch=WATCH, steady_since=at(-5))
+
+    assert (RUNNING, THROTTLED) == (doubted.batch.status, believed.batch.status)
 
 
 def test_the_time_in_each_status_adds_up() -> None:

@@ -235,7 +235,7 @@ async def test_a_status_that_nothing_proves_is_told_when_it_stays(stand: Standin
         async with stand(fake, clock) as at:
             for status in ("RUNNING", "THROTTLED", "RUNNING"):
                 shown.update(status=status, updated_at=stamp)
-                await at.polls(every=10)
+                await at.polls(every=61)
             assert ["batch.running", "batch.throttled"] == await at.told_types()
         async with stand(fake, clock) as at:
             await at.polls(7, every=10)
