@@ -37,8 +37,8 @@ from batchwatch.domain.event import (
     watch_event,
 )
 from batchwatch.domain.expect import Past, expect
-from batchwatch.domain.following import Follower, JobSeen
 from batchwatch.domain.health import FAILING_TO_TELL, Record
+from batchwatch.domain.jobs import JobRecorder, JobSeen
 from batchwatch.domain.judging import MANY, Court, Standing
 from batchwatch.domain.stuck import Patience
 from batchwatch.settings import EVENT_TYPES as SETTINGS_EVENT_TYPES
@@ -85,11 +85,11 @@ def events() -> list[Event]:
         seen = a_sighting(status, updated=9, asked_results=True, results=results)
         made += recorder.record({seen.id: a_batch(RUNNING)}, [seen], now=at(9)).events
     open_ = a_batch(COMPLETED, results=Results.COMPLETE, settling=Settling.OPEN)
-    follower = Follower(
+    jobs_rules = JobRecorder(
         WATCH, "https://llamacloud.test", deadline=timedelta(0), names={"dfl-2": "a"}
     )
     jobs = {"pjb-1": JobSeen("FAILED", "no pages")}
-    made += follower.follow({open_.id: open_}, {open_.id: files}, jobs, over={}, now=at(9)).events
+    made += jobs_rules.follow({open_.id: open_}, {open_.id: files}, jobs, over={}, now=at(9)).events
     lost = a_batch(RUNNING, misses=99, missed_at=at(-9_999), created_at=None, updated_at=None)
     made += recorder.vanish({lost.id: lost}, now=at(9)).events
     for type_ in (WATCH_FAILING, "watch.recovered"):

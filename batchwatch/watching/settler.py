@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 
 from batchwatch.domain.batch import Settling
 from batchwatch.domain.cadence import FEW_FILES, SETTLE_PAUSE
-from batchwatch.domain.following import Follower, JobSeen, is_settling
+from batchwatch.domain.jobs import JobRecorder, JobSeen, is_settling
 from batchwatch.domain.settle import fate_of
 from batchwatch.llamacloud.budget import Priority
 from batchwatch.llamacloud.client import IDS_AT_ONCE
@@ -156,7 +156,7 @@ class Settler:
         for_all = any(rules.asks_for_all(one, now=self._now()) for one in waiting)
         await self._follow(lot, rules, for_all=for_all or len(lot) > 1)
 
-    async def _follow(self, lot: Sequence[BatchId], rules: Follower, *, for_all: bool) -> None:
+    async def _follow(self, lot: Sequence[BatchId], rules: JobRecorder, *, for_all: bool) -> None:
         """Ask for one chunk after the other, until most of one is still running."""
         chunks = _chunks(await self._batches.outcomes(self._watch.name, lot))
         seen: dict[str, JobSeen] = {}
@@ -188,7 +188,7 @@ class Settler:
         over = dict.fromkeys(lot, complete)
         await self._change(lot, partial(rules.follow, seen=seen, over=over, now=self._now()))
 
-    async def _look_again(self, batch: Batch, rules: Follower) -> None:
+    async def _look_again(self, batch: Batch, rules: JobRecorder) -> None:
         """Ask for the results once more: files without a job may have one by now."""
         results: Sequence[FileOutcome] | None = None
         try:
@@ -231,14 +231,14 @@ class Settler:
         """Whether names are to be asked for, and were not yet."""
         return self._watch.file_names and batch.settle_asks == 0 and batch.settling is Settling.OPEN
 
-    async def _rules(self, lot: Sequence[BatchId]) -> Follower:
+    async def _rules(self, lot: Sequence[BatchId]) -> JobRecorder:
         name = self._watch.name
         names: Mapping[str, str] = {}
         if self._watch.file_names:
             files = await self._batches.outcomes(name, lot)
             ids = {one.source_directory_file_id for some in files.values() for one in some}
             names = await self._names.known(name, ids)
-        return Follower(
+        return JobRecorder(
             name, self._watch.base_url, deadline=self._watch.settle_deadline, names=names
         )
 

@@ -21,7 +21,7 @@ from batchwatch.domain.batch import (
 )
 from batchwatch.domain.cadence import SETTLE_PAUSE
 from batchwatch.domain.changes import Changes
-from batchwatch.domain.following import Follower, JobSeen
+from batchwatch.domain.jobs import JobRecorder, JobSeen
 from batchwatch.domain.refresh import Share
 from batchwatch.store import FileNames, Outbox
 from batchwatch.store.errors import StoreFull
@@ -193,7 +193,7 @@ async def test_what_became_of_jobs_is_written_by_place(store: Store) -> None:
     files = tuple(FileOutcome("dfl-1", "parse_v2", f"pjb-{n}") for n in range(3))
     seen = a_sighting(COMPLETED, asked_results=True, results=files)
     await store.see(seen)
-    rules = Follower(WATCH, "https://llamacloud.test", deadline=timedelta(hours=24))
+    rules = JobRecorder(WATCH, "https://llamacloud.test", deadline=timedelta(hours=24))
     told = []
     for jobs in ({"pjb-1": JobSeen("FAILED", "no")}, {"pjb-0": JobSeen("COMPLETED")},
                  {"pjb-2": JobSeen("CANCELLED")}):  # fmt: skip

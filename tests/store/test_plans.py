@@ -27,8 +27,8 @@ from batchwatch.domain.batch import (
     FileOutcome,
 )
 from batchwatch.domain.delivery import Attempt, Settled, State
-from batchwatch.domain.following import Follower, JobSeen
 from batchwatch.domain.hint import Hint
+from batchwatch.domain.jobs import JobRecorder, JobSeen
 from batchwatch.domain.judging import Court
 from batchwatch.domain.stuck import Patience
 from batchwatch.store import Database, FileNames, Hints
@@ -173,7 +173,7 @@ async def claim_and_settle(store: Store) -> None:
 
 
 async def follow(store: Store) -> None:
-    rules = Follower(WATCH, "https://llamacloud.test", deadline=timedelta(hours=24))
+    rules = JobRecorder(WATCH, "https://llamacloud.test", deadline=timedelta(hours=24))
     seen = {"pjb-22": JobSeen("RUNNING")}
     decide = partial(rules.follow, seen=seen, over={BatchId("bat-22"): True}, now=at(9))
     assert (await store.batches.follow(WATCH, [BatchId("bat-22")], decide)).jobs

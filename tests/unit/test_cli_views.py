@@ -19,7 +19,7 @@ from batchwatch.domain.batch import (
     FileOutcome,
 )
 from batchwatch.domain.delivery import Attempt, Failure, Settled, State
-from batchwatch.domain.following import Follower, JobSeen
+from batchwatch.domain.jobs import JobRecorder, JobSeen
 from batchwatch.domain.routing import Router
 from batchwatch.store import Batches, Database, FileNames, Outbox, Views
 from tests.support.builders import WATCH, a_sighting, at
@@ -224,7 +224,7 @@ def test_show_tells_what_became_of_each_file(tmp_path: Path) -> None:
     )
     seen = a_sighting(COMPLETED, asked_results=True, results=files)
     url = f"sqlite+aiosqlite:///{tmp_path}/batchwatch.db"
-    rules = Follower(WATCH, "https://llamacloud.test", deadline=timedelta(hours=24))
+    rules = JobRecorder(WATCH, "https://llamacloud.test", deadline=timedelta(hours=24))
     jobs = {"pjb-1": JobSeen("COMPLETED"), "pjb-2": JobSeen("FAILED", "it is encrypted")}
     late = replace(rules, deadline=timedelta(0))
 

@@ -30,7 +30,7 @@ from batchwatch.domain.cadence import (
     settle_backoff,
     settle_spent,
 )
-from batchwatch.domain.following import Follower, JobSeen
+from batchwatch.domain.jobs import JobRecorder, JobSeen
 from tests.support.builders import BASE_URL, WATCH, a_batch, a_recorder, a_sighting, at
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ DAY = timedelta(hours=24)
 OPEN = FileOutcome("dfl-1", "parse_v2", "pjb-1")
 JOBLESS = FileOutcome("dfl-2")
 UNMAPPED = FileOutcome("dfl-3", error_message="not a PDF")
-RULES = Follower(WATCH, BASE_URL, deadline=DAY)
+RULES = JobRecorder(WATCH, BASE_URL, deadline=DAY)
 
 
 def types(changes: Changes) -> list[str]:

@@ -37,7 +37,7 @@ class JobSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class Follower:
+class JobRecorder:
     """The rules by which a watch's batches are settled.
 
     ``deadline`` counts from a batch's end; ``names`` are files' names by
