@@ -225,11 +225,13 @@ def print_outcome(outcome: Outcome) -> None:
         "vanished": "LlamaCloud no longer knows it",
         "unfinished": "it goes on; time was up",
     }.get(ending, _files(files) if files else "")
+    if outcome.status is None:
+        said = "time was up before LlamaCloud showed it"
     if good and counts.get("open"):
         said = f"{_files(files)}, of which {counts['open']} have jobs that may still run or fail"
     console.print(
         Text.assemble((f"{mark} ", colour), (printable(outcome.batch_id), "bold"), _GAP),
-        _status(printable(outcome.status or "never seen")),
+        _status(printable(outcome.status or "not seen")),
         said,
         soft_wrap=True,
     )

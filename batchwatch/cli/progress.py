@@ -44,10 +44,13 @@ class Progress:
 
     def tell(self, waiting: Wait) -> None:
         """Show what a look brought."""
+        missing = set(waiting.missing)
         for batch_id, standing in waiting.standings.items():
             status, files = _in_words(standing)
             if self._console.is_terminal:
                 self._move(batch_id, standing, status, files)
+                if batch_id not in missing:
+                    self._fill(batch_id)
             self._say(batch_id, f"{batch_id}  {status}  {files}".rstrip())
         self._say("", waiting.trouble or "")
 
@@ -63,6 +66,12 @@ class Progress:
             total=total or None,
             completed=total - standing.fates.get(None, 0) if standing else 0,
         )
+
+    def _fill(self, batch_id: BatchId) -> None:
+        """It is over: a full bar, also where no files are known."""
+        task = self._bars.tasks[self._tasks[batch_id]]
+        total = task.total or 1
+        self._bars.update(task.id, total=total, completed=total)
 
     def _say(self, about: str, text: str) -> None:
         """A line, where it says something new; on a terminal only what has no bar."""

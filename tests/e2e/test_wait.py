@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+ON_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 QUICK = (("PENDING", 0.0), ("RUNNING", 0.2), ("COMPLETED", 0.5))
 
 
@@ -52,11 +53,17 @@ class Done:
         return json.loads(self.out)
 
 
-async def waited(sim: Simulator | str, folder: Path, *arguments: str, **more: str) -> Done:
-    """Run ``batchwatch wait`` as people do."""
+async def waited(
+    sim: Simulator | str,
+    folder: Path,
+    *arguments: str,
+    within: tuple[str, ...] = (),
+    **more: str,
+) -> Done:
+    """Run ``batchwatch wait`` as people do; ``within`` is another command that runs it."""
     url = sim if isinstance(sim, str) else sim.url
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "batchwatch", "wait", *arguments,
+        *(within or (sys.executable, "-m", "batchwatch", "wait", *arguments)),
         env={
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
@@ -285,3 +292,17 @@ async def test_each_watch_is_asked_until_one_knows_it(tmp_path: Path) -> None:
                 await waiting.until_over(patience=600.0)
 
     assert outcome.succeeded
+
+
+async def test_on_a_terminal_there_is_a_bar_for_each_batch(tmp_path: Path) -> None:
+    """Full when the batch is over, whatever is known of its files."""
+    async with Simulator(scenario="calm", seed=14) as sim:
+        lives = (a_life(*QUICK, files=(GOOD,)), a_life(("PENDING", 0.0), ("FAILED", 0.4)))
+        ids = [sim.world.plant(life).id for life in lives]
+        command = [sys.executable, "-m", "batchwatch", "wait", *ids, "--settled"]
+        done = await waited(sim, tmp_path, within=(sys.executable, "-c", ON_A_TERMINAL, *command))
+
+    assert 3 == done.code
+    assert "\x1b[?25l" in done.out  # the cursor is hidden while bars are drawn
+    assert "\x1b[?25h" in done.out  # and comes back
+    assert all(one in done.out for one in ids)
