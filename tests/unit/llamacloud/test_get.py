@@ -46,6 +46,7 @@ async def test_a_batch_is_observed_with_all_that_upstream_says() -> None:
         configuration_id="cfg-PARSE_AGENTIC",
         asked_results=True,
         results=None,
+        asked_at=EPOCH,
     )
     assert expected == await get_from(Reply(a_batch()))
 
