@@ -152,7 +152,7 @@ async def watch(  # noqa: PLR0913  # each by its name, and none without a meanin
             watch_of(NAME, configured),
             cloud=cloud_of(
                 configured,
-                key_source="api_key" if api_key else "LLAMA_CLOUD_API_KEY",
+                key_source=_key_name(api_key),
                 session=await stack.enter_async_context(upstream_session()),
                 clock=clock,
             ),
@@ -206,7 +206,14 @@ async def wait(  # noqa: PLR0913  # as watch()
         interval=interval,
     )
     patience = None if timeout is None else _seconds("timeout", timeout)
-    waiting = Wait([batch_id], settings, settled=settled, clock=clock or Clock(), beside=False)
+    waiting = Wait(
+        [batch_id],
+        settings,
+        settled=settled,
+        clock=clock or Clock(),
+        beside=False,
+        key_name=_key_name(api_key),
+    )
     with hushed():
         async with waiting:
             if not await waiting.until_over(patience=patience):
@@ -215,6 +222,10 @@ async def wait(  # noqa: PLR0913  # as watch()
                 why = f": {waiting.trouble}" if waiting.trouble else ""
                 raise TimeoutError(f"batch {batch_id} is not over, {status}{why}")
             return await waiting.outcome(BatchId(batch_id))
+
+
+def _key_name(given: str | None) -> str:
+    return "api_key" if given else "LLAMA_CLOUD_API_KEY"
 
 
 def _seconds(name: str, given: float | str) -> float:

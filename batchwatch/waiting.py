@@ -110,6 +110,7 @@ class Wait:
         settled: bool,
         clock: Clock,
         beside: bool = True,
+        key_name: str | None = None,
     ) -> None:
         self.standings: dict[BatchId, Standing | None] = dict.fromkeys(map(BatchId, ids))
         self.trouble: str | None = None  # why nothing is heard of some at present
@@ -117,6 +118,7 @@ class Wait:
         self._settled = settled
         self._clock = clock
         self._beside = beside  # whether a daemon's store may be looked into
+        self._key_name = key_name  # what errors call the key, if not by its variable
         self._stack = AsyncExitStack()
         self._views: dict[BatchId, Views] = {}  # where its files are
         self._alone: list[_Alone] = []
@@ -274,7 +276,7 @@ class Wait:
             outbox = Outbox(database, Router(defaults={}), self._clock)
             cloud = cloud_of(
                 configured,
-                key_source=key_source(self._settings, name),
+                key_source=self._key_name or key_source(self._settings, name),
                 session=session,
                 clock=self._clock,
             )

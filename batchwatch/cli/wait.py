@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from batchwatch.waiting import Outcome
 
 UNUSABLE: Final = 2
+INTERRUPTED: Final = 130
 CODES: Final = {  # by how a batch has ended; the highest counts
     "succeeded": 0,
     "some_failed": 1,
@@ -63,6 +65,8 @@ def wait(
         )
     except (NoSuchBatch, CloudError) as error:
         fail(str(error), code=UNUSABLE)
+    except asyncio.CancelledError:
+        raise typer.Exit(INTERRUPTED) from None
     if as_json:
         print_json([one.as_row() for one in outcomes])
     else:
@@ -79,6 +83,9 @@ async def _wait(
     from batchwatch.clock import Clock  # noqa: PLC0415
     from batchwatch.waiting import Wait  # noqa: PLC0415
 
+    if (task := asyncio.current_task()) is not None:
+        # As Ctrl-C does, so that nothing is left behind.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with Wait(ids, settings, settled=settled, clock=Clock()) as waiting:
         if quiet:
             await waiting.until_over(patience=patience)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -306,3 +307,40 @@ async def test_on_a_terminal_there_is_a_bar_for_each_batch(tmp_path: Path) -> No
     assert "\x1b[?25l" in done.out  # the cursor is hidden while bars are drawn
     assert "\x1b[?25h" in done.out  # and comes back
     assert all(one in done.out for one in ids)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_whoever_interrupts_it_finds_nothing_left_behind(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    """No store of its own, no traceback, and the exit code of all commands."""
+    async with Simulator(scenario="calm", seed=15) as sim:
+        batch = sim.world.plant(a_life(("PENDING", 0.0), ("RUNNING", 0.1)))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "batchwatch", "wait", batch.id,
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(ROOT),
+                "PYTHONUNBUFFERED": "1",
+                "TMPDIR": str(tmp_path),
+                "LLAMA_CLOUD_API_KEY": "llx-simulator",
+                "LLAMA_CLOUD_BASE_URL": sim.url,
+                "BATCHWATCH_DATA_DIR": str(tmp_path / "data"),
+            },
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout is not None
+        await process.stdout.readline()  # it has looked once
+        process.send_signal(number)
+        _, err = await process.communicate()
+
+    assert (130, b"") == (process.returncode, err)
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_key_that_is_refused_is_called_by_its_parameter() -> None:
+    """A program has no option of a command."""
+    async with Simulator(scenario="calm", seed=16) as sim:
+        with pytest.raises(batchwatch.CloudError, match="Check api_key"):
+            await batchwatch.wait("bat-1", api_key="llx-wrong", base_url=sim.url)
