@@ -1,7 +1,7 @@
 """What is recorded is the truth: random histories, random polls, and every fault in between.
 
 ``BATCHWATCH_TEST_HISTORIES=20000`` tries as many, new ones each time; without
-it the same 150 are tried on each run, so that a run tells of the code
+it the same 80 are tried on each run, so that a run tells of the code
 and not of its luck.
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -75,8 +76,9 @@ def polls(draw: st.DrawFn) -> list[tuple[float, str]]:
     return draw(st.lists(st.tuples(gaps, ways), min_size=1, max_size=14))
 
 
+@pytest.mark.timeout(0 if MANY else 400)  # some ten seconds, and many times that on a busy machine
 @settings(
-    max_examples=MANY or 150,
+    max_examples=MANY or 80,
     derandomize=not MANY,
     database=None,
     deadline=None,
