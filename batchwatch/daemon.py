@@ -33,17 +33,7 @@ from batchwatch.settings import SettingsError, WebhookSettings
 from batchwatch.settings.names import variable
 from batchwatch.settings.review import expired, warnings
 from batchwatch.settings.tls import tls_contexts
-from batchwatch.store import (
-    Batches,
-    Database,
-    Endpoints,
-    FileNames,
-    Hints,
-    Outbox,
-    StoreError,
-    Views,
-    Watches,
-)
+from batchwatch.store import Database, Store, StoreError
 from batchwatch.watching.hints import Follower
 from batchwatch.watching.poller import Poller
 from batchwatch.watching.settler import Settler
@@ -63,6 +53,7 @@ if TYPE_CHECKING:
     from batchwatch.deliver.webhook import Write
     from batchwatch.llamacloud.transport import RequestReport
     from batchwatch.settings import EndpointSettings, Settings, WatchSettings
+    from batchwatch.store import Views
 
 log = get_logger()
 
@@ -70,9 +61,7 @@ FIRST_PASSES_APART: Final = 0.1  # seconds
 THREADS: Final = 8  # besides two for each host; they are made when they are needed
 
 
-async def run(  # noqa: PLR0915  # one straight line, however long
-    settings: Settings, *, stop: asyncio.Event, clock: Clock
-) -> None:
+async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
     """Wire every part and run it until ``stop``.
 
     One straight line on purpose: each step needs those above it, and
@@ -91,13 +80,9 @@ async def run(  # noqa: PLR0915  # one straight line, however long
         database = await Database.open(settings.database_url.get_secret_value())
         stack.push_async_callback(database.close)
 
-        outbox = Outbox(database, router_of(settings), clock)
-        batches = Batches(database, outbox)
-        watches = Watches(database, outbox)
-        names = FileNames(database)
-        views = Views(database)
+        store = Store(database, router_of(settings), clock)
         # The store is ours alone: whoever held deliveries is gone.
-        await outbox.recover()
+        await store.outbox.recover()
 
         connections = await stack.enter_async_context(Connections(clock))
         endpoints = [
@@ -109,11 +94,10 @@ async def run(  # noqa: PLR0915  # one straight line, however long
             )
             for name, configured in settings.endpoints.items()
         ]
-        records = Endpoints(database, outbox)
         dispatcher = Dispatcher(
-            outbox,
+            store.outbox,
             endpoints,
-            records=records,
+            records=store.endpoints,
             clock=clock,
             metrics=metrics,
             # LlamaCloud is heard with each poll, which may be a long time from the next.
@@ -121,31 +105,28 @@ async def run(  # noqa: PLR0915  # one straight line, however long
         )
 
         upstream = await stack.enter_async_context(upstream_session())
-        watchers: list[Watcher] = []
-        for name, configured in settings.watches.items():
-            watchers.append(
-                watcher_of(
-                    watch_of(name, configured),
-                    cloud=cloud_of(
-                        configured,
-                        key_source=key_source(settings, name),
-                        session=upstream,
-                        clock=clock,
-                        on_request=_counter(metrics, name, dispatcher),
-                    ),
-                    batches=batches,
-                    watches=watches,
-                    names=names,
+        watchers = [
+            watcher_of(
+                watch_of(name, configured),
+                cloud=cloud_of(
+                    configured,
+                    key_source=key_source(settings, name),
+                    session=upstream,
                     clock=clock,
-                    metrics=metrics,
-                    first_after=len(watchers) * FIRST_PASSES_APART,
-                )
+                    on_request=_counter(metrics, name, dispatcher),
+                ),
+                store=store,
+                clock=clock,
+                metrics=metrics,
+                first_after=number * FIRST_PASSES_APART,
             )
+            for number, (name, configured) in enumerate(settings.watches.items())
+        ]
 
         heartbeat = Heartbeat(
             dispatcher,
-            views=views,
-            records=records,
+            views=store.views,
+            records=store.endpoints,
             watchers=watchers,
             endpoints=settings.endpoints,
             interval=settings.heartbeat_interval,
@@ -154,7 +135,7 @@ async def run(  # noqa: PLR0915  # one straight line, however long
             settings.heartbeat_url.get_secret_value() if settings.heartbeat_url else None,
             sender=connections.sender(guard_of(settings)),
             dispatcher=dispatcher,
-            watches=watches,
+            watches=store.watches,
             watchers=watchers,
         )
 
@@ -162,7 +143,7 @@ async def run(  # noqa: PLR0915  # one straight line, however long
             ailing = {f"endpoint {name}": why for name, why in dispatcher.troubles().items()}
             if pinger.trouble:
                 ailing["heartbeat"] = pinger.trouble
-            grave = await _troubles(watchers, views)
+            grave = await _troubles(watchers, store.views)
             if dispatcher.store_trouble:
                 grave.setdefault("store", dispatcher.store_trouble)
             return Troubles(grave=grave, ailing=ailing)
@@ -177,7 +158,7 @@ async def run(  # noqa: PLR0915  # one straight line, however long
                 keys=lambda: public_keys(endpoints, now=clock.now()),
                 hooks=Hooks(
                     doors_of(settings, watchers),
-                    hints=Hints(database),
+                    hints=store.hints,
                     clock=clock,
                     metrics=metrics,
                 ),
@@ -201,9 +182,8 @@ async def run(  # noqa: PLR0915  # one straight line, however long
             from batchwatch.upkeep import Upkeep  # noqa: PLC0415
 
             upkeep = Upkeep(
-                database=database,
+                store,
                 dispatcher=dispatcher,
-                views=views,
                 endpoints=settings.endpoints,
                 watches=settings.watches,
                 more=[
@@ -312,23 +292,28 @@ def doors_of(settings: Settings, watchers: Sequence[Watcher]) -> list[Door]:
     ]
 
 
-def watcher_of(  # noqa: PLR0913  # the parts that a watch shares with others, each by its name
+def watcher_of(
     watch: Watch,
     *,
     cloud: LlamaCloud,
-    batches: Batches,
-    watches: Watches,
-    names: FileNames,
+    store: Store,
     clock: Clock,
     metrics: Metrics,
     first_after: float = 0.0,
 ) -> Watcher:
     """All that one watch needs, around the upstream API as it may use it."""
     poller = Poller(
-        watch, cloud=cloud, batches=batches, watches=watches, clock=clock, metrics=metrics
+        watch,
+        cloud=cloud,
+        batches=store.batches,
+        watches=store.watches,
+        clock=clock,
+        metrics=metrics,
     )
-    settler = Settler(poller, batches=batches, names=names, clock=clock, metrics=metrics)
-    follower = Follower(poller, batches=batches, clock=clock, metrics=metrics)
+    settler = Settler(
+        poller, batches=store.batches, names=store.names, clock=clock, metrics=metrics
+    )
+    follower = Follower(poller, batches=store.batches, clock=clock, metrics=metrics)
     return Watcher(
         poller,
         settler=settler,

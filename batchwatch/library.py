@@ -36,7 +36,7 @@ from batchwatch.metrics import Metrics
 from batchwatch.settings import Problem, SettingsError, load
 from batchwatch.settings.kinds import Duration
 from batchwatch.settings.problems import Invalid
-from batchwatch.store import Batches, Endpoints, FileNames, Outbox, Watches
+from batchwatch.store import Store
 from batchwatch.store.temporary import opened
 from batchwatch.waiting import Wait
 
@@ -135,15 +135,14 @@ async def watch(  # noqa: PLR0913  # each by its name, and none without a meanin
     async with AsyncExitStack() as stack:
         stack.enter_context(hushed())
         database = await stack.enter_async_context(opened(store))
-        router = Router(defaults={_LOOP: types})
-        outbox = Outbox(database, router, clock)
-        await outbox.recover()
+        kept = Store(database, Router(defaults={_LOOP: types}), clock)
+        await kept.outbox.recover()
         loop = _Loop(clock)
         metrics = Metrics()
         dispatcher = Dispatcher(
-            outbox,
+            kept.outbox,
             [loop],
-            records=Endpoints(database, outbox),
+            records=kept.endpoints,
             clock=clock,
             metrics=metrics,
         )
@@ -156,9 +155,7 @@ async def watch(  # noqa: PLR0913  # each by its name, and none without a meanin
                 session=await stack.enter_async_context(upstream_session()),
                 clock=clock,
             ),
-            batches=Batches(database, outbox),
-            watches=Watches(database, outbox),
-            names=FileNames(database),
+            store=kept,
             clock=clock,
             metrics=metrics,
         )

@@ -14,7 +14,7 @@ from batchwatch.domain.delivery import Claimed, DeliveryId
 from batchwatch.domain.event import a_test_of
 from batchwatch.domain.health import Record
 from batchwatch.settings.tls import tls_contexts
-from batchwatch.store import Database, Endpoints, Outbox, Views
+from batchwatch.store import Database, Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -44,11 +44,12 @@ class Desk:
     """What may be done by hand to deliveries and endpoints."""
 
     def __init__(self, settings: Settings, database: Database, clock: Clock) -> None:
-        self.views = Views(database)
+        store = Store(database, router_of(settings), clock, beside=True)
+        self.views = store.views
         self._settings = settings
         self._clock = clock
-        self._outbox = Outbox(database, router_of(settings), clock, beside=True)
-        self._endpoints = Endpoints(database, self._outbox)
+        self._outbox = store.outbox
+        self._endpoints = store.endpoints
 
     async def replay(self, ids: Sequence[int]) -> int:
         """Have these sent again, each under its event's id; how many had ended and are."""

@@ -10,13 +10,13 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from batchwatch.domain.hint import KEPT
 from batchwatch.log import get_logger
-from batchwatch.store import Hints, StoreError
+from batchwatch.store import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from batchwatch.deliver.dispatcher import Dispatcher
-    from batchwatch.store import Database, Views
+    from batchwatch.store import Store
 
     Job = Callable[[], Awaitable[None]]
 
@@ -33,19 +33,18 @@ class Upkeep:
 
     def __init__(
         self,
+        store: Store,
         *,
-        database: Database,
         dispatcher: Dispatcher,
-        views: Views,
         endpoints: Collection[str],
         watches: Collection[str],
         more: Sequence[tuple[float, Job]] = (),
     ) -> None:
         """``more`` are others' jobs: how many seconds apart, and what to do."""
-        self._database = database
-        self._hints = Hints(database)
+        self._database = store.database
+        self._hints = store.hints
+        self._views = store.views
         self._dispatcher = dispatcher
-        self._views = views
         self._endpoints = endpoints
         self._counted = set(endpoints)  # whose gauges there are
         self._watches = watches

@@ -21,7 +21,7 @@ from batchwatch.llamacloud.client import can_be_asked
 from batchwatch.llamacloud.errors import CloudError
 from batchwatch.log import get_logger
 from batchwatch.metrics import Metrics
-from batchwatch.store import Batches, Database, FileNames, Outbox, StoreError, Views, Watches
+from batchwatch.store import Database, Store, StoreError, Views
 from batchwatch.store.file import file_of, holder_of
 from batchwatch.store.temporary import opened
 from batchwatch.watching.poller import Poller
@@ -269,34 +269,34 @@ class Wait:
 
     async def _prepare(self) -> None:
         database = await self._stack.enter_async_context(opened(None))
+        store = Store(database, Router(defaults={}), self._clock)
         session = await self._stack.enter_async_context(upstream_session())
         for name, configured in self._settings.watches.items():
             # What had ended before anybody looked is just what is asked for.
             watch = replace(watch_of(name, configured), notify_backlog=True)
-            outbox = Outbox(database, Router(defaults={}), self._clock)
             cloud = cloud_of(
                 configured,
                 key_source=self._key_name or key_source(self._settings, name),
                 session=session,
                 clock=self._clock,
             )
-            batches, metrics = Batches(database, outbox), Metrics()
+            metrics = Metrics()
             poller = Poller(
                 watch,
                 cloud=cloud,
-                batches=batches,
-                watches=Watches(database, outbox),
+                batches=store.batches,
+                watches=store.watches,
                 clock=self._clock,
                 metrics=metrics,
             )
             settler = Settler(
                 poller,
-                batches=batches,
-                names=FileNames(database),
+                batches=store.batches,
+                names=store.names,
                 clock=self._clock,
                 metrics=metrics,
             )
-            self._alone.append(_Alone(poller, settler, Views(database)))
+            self._alone.append(_Alone(poller, settler, store.views))
 
 
 class _Alone:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from batchwatch.deliver.signing import Key
     from batchwatch.domain.delivery import Attempt, Claimed
     from batchwatch.domain.event import Event
-    from benchmarks.pipe import Store
+    from batchwatch.store import Store
     from benchmarks.progress import Progress
 
 CONCURRENCY: Final = 64

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +13,7 @@ from batchwatch.domain.watch import Watch
 from batchwatch.llamacloud.budget import Budget
 from batchwatch.llamacloud.client import LlamaCloud
 from batchwatch.metrics import Metrics
-from batchwatch.store import Batches, Database, Endpoints, Outbox, Views, Watches
+from batchwatch.store import Database, Store
 from batchwatch.watching.poller import Poller
 
 if TYPE_CHECKING:
@@ -31,28 +30,12 @@ API_KEY: Final = "llx-simulator"
 UNLIMITED: Final = 1e9  # requests per second: the budget does its work and never waits
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
-    """A store that is open, with everything that speaks to it."""
-
-    database: Database
-    outbox: Outbox
-    batches: Batches
-    watches: Watches
-    views: Views
-    endpoints: Endpoints
-
-
 @asynccontextmanager
 async def open_store(folder: Path, router: Router | None = None) -> AsyncIterator[Store]:
     """The store in ``folder``, an SQLite file as the daemon has it; by default for one endpoint."""
     database = await Database.open(f"sqlite+aiosqlite:///{folder}/batchwatch.db")
     try:
-        router = router or Router(defaults={ENDPOINT: FOR_PROGRAMS})
-        outbox = Outbox(database, router, Clock())
-        batches, watches = Batches(database, outbox), Watches(database, outbox)
-        endpoints = Endpoints(database, outbox)
-        yield Store(database, outbox, batches, watches, Views(database), endpoints)
+        yield Store(database, router or Router(defaults={ENDPOINT: FOR_PROGRAMS}), Clock())
     finally:
         await database.close()
 

@@ -8,6 +8,7 @@ from batchwatch.store.hints import Hints
 from batchwatch.store.judgements import Judgements
 from batchwatch.store.outbox import Outbox
 from batchwatch.store.outcomes import FileNames
+from batchwatch.store.store import Store
 from batchwatch.store.views import Views, Wanted
 from batchwatch.store.watches import Watches
 
@@ -19,6 +20,7 @@ __all__ = [
     "Hints",
     "Judgements",
     "Outbox",
+    "Store",
     "StoreError",
     "Views",
     "Wanted",

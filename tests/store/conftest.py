@@ -1,15 +1,15 @@
-"""A real store in a file, with everything that reads and writes it."""
+"""A real store in a file."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
+from batchwatch import store as real
 from batchwatch.domain.batch import BatchId, EndpointName, Observation
 from batchwatch.domain.routing import FOR_PROGRAMS, Router
-from batchwatch.store import Batches, Database, Endpoints, Outbox, Views, Watches
+from batchwatch.store import Database
 from tests.support.builders import WATCH, a_recorder, at
 from tests.support.clock import ManualClock
 
@@ -22,17 +22,13 @@ if TYPE_CHECKING:
 HOOK = EndpointName("hook")
 
 
-@dataclass(frozen=True)
-class Store:
-    """Every part of the store, over one database."""
+class Store(real.Store):
+    """The store, with a clock that is moved by hand."""
 
-    database: Database
-    outbox: Outbox
-    batches: Batches
-    watches: Watches
-    views: Views
-    endpoints: Endpoints
-    clock: ManualClock
+    def __init__(self, database: Database, *endpoints: EndpointName) -> None:
+        self.clock = ManualClock()
+        router = Router(dict.fromkeys(endpoints or (HOOK,), FOR_PROGRAMS))
+        super().__init__(database, router, self.clock)
 
     def at(self, second: float) -> Store:
         """The same at another time."""
@@ -52,22 +48,6 @@ class Store:
         )
 
 
-def over(database: Database, *endpoints: EndpointName) -> Store:
-    """The store's parts over a database that is open."""
-    clock = ManualClock()
-    router = Router(dict.fromkeys(endpoints or (HOOK,), FOR_PROGRAMS))
-    outbox = Outbox(database, router, clock)
-    return Store(
-        database=database,
-        outbox=outbox,
-        batches=Batches(database, outbox),
-        watches=Watches(database, outbox),
-        views=Views(database),
-        endpoints=Endpoints(database, outbox),
-        clock=clock,
-    )
-
-
 @pytest.fixture
 def store_url(tmp_path: Path) -> str:
     return f"sqlite+aiosqlite:///{tmp_path / 'batchwatch.db'}"
@@ -76,7 +56,7 @@ def store_url(tmp_path: Path) -> str:
 @pytest.fixture
 async def store(store_url: str) -> AsyncIterator[Store]:
     database = await Database.open(store_url)
-    parts = over(database)
+    parts = Store(database)
     await parts.watches.begin(WATCH, now=at(0))
     yield parts
     await database.close()

@@ -30,7 +30,7 @@ from batchwatch.store.errors import (
 )
 from batchwatch.store.migrations import scripts, upgrade
 from batchwatch.store.schema import HEAD, metadata
-from tests.store.conftest import HOOK, over
+from tests.store.conftest import HOOK, Store
 from tests.support.builders import WATCH, a_sighting, at
 from tests.support.daemon import ROOT
 
@@ -163,7 +163,7 @@ async def kept() -> AsyncIterator[str]:
     with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
         url = f"sqlite+aiosqlite:///{folder}/batchwatch.db"
         database = await Database.open(url)
-        await over(database).watches.begin(WATCH, now=at(0))
+        await Store(database).watches.begin(WATCH, now=at(0))
         await database.close()
         path_of(url).chmod(0o444)
         path_of(url).parent.chmod(0o555)
@@ -197,12 +197,12 @@ async def test_a_reader_sees_what_a_killed_daemon_wrote_last(store_url: str) -> 
     """It is in the log beside the file, until the next start."""
     script = (
         "import asyncio, os, signal\n"
-        "from tests.store.conftest import over\n"
+        "from tests.store.conftest import Store\n"
         "from tests.support.builders import WATCH, at\n"
         "from batchwatch.store import Database\n"
         "async def write():\n"
         f"    database = await Database.open({store_url!r})\n"
-        "    await over(database).watches.begin(WATCH, now=at(0))\n"
+        "    await Store(database).watches.begin(WATCH, now=at(0))\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "asyncio.run(write())\n"
     )
@@ -235,7 +235,7 @@ async def test_what_is_made_is_for_its_user_alone(tmp_path: Path) -> None:
     umask = os.umask(0)
     try:
         database = await Database.open(f"sqlite+aiosqlite:///{tmp_path}/data/batchwatch.db")
-        await over(database).watches.begin(WATCH, now=at(0))
+        await Store(database).watches.begin(WATCH, now=at(0))
         made = {one.name: one.stat().st_mode & 0o777 for one in (tmp_path / "data").iterdir()}
         await database.close()
     finally:
@@ -258,7 +258,7 @@ async def test_a_reader_leaves_an_older_schema_to_the_daemon(store_url: str) -> 
 async def test_a_full_disk_is_said_and_mends_itself(store_url: str) -> None:
     """Nothing of the transaction is written; with room again, the same goes through."""
     database = await Database.open(store_url)
-    store = over(database)
+    store = Store(database)
     async with database.write() as connection:
         pages = await connection.scalar(sa.text("PRAGMA page_count"))
     await _limit(database, pages)
@@ -306,7 +306,7 @@ async def test_a_database_that_another_process_holds_is_said(
 async def test_a_store_without_its_permissions_is_said(store_url: str) -> None:
     """A read-only database is told like a full disk: nothing was written, and it may pass."""
     database = await Database.open(store_url)
-    store = over(database)
+    store = Store(database)
     async with database.read() as connection:
         await connection.exec_driver_sql("PRAGMA query_only = ON")
     with pytest.raises(StoreError, match="writable"):
@@ -331,7 +331,7 @@ async def test_a_writer_that_is_cancelled_leaves_nothing_locked(store_url: str) 
     """At whatever moment: its transaction ends, and the next one can begin."""
     dice = random.Random(1)
     database = await Database.open(store_url)
-    watches = over(database).watches
+    watches = Store(database).watches
     for number in range(60):
         writing = asyncio.create_task(watches.begin(WatchName(f"watch-{number}"), now=at(0)))
         for _ in range(dice.randint(0, 40)):
@@ -348,7 +348,7 @@ async def test_a_claim_that_is_cancelled_leaves_nothing_locked(store_url: str) -
     """As a writer's, in its single statement; what it took is under its lease, and no more."""
     dice = random.Random(2)
     database = await Database.open(store_url)
-    store = over(database)
+    store = Store(database)
     await store.watches.begin(WATCH, now=at(0))
     await store.see(*(a_sighting(batch_id=f"bat-{number}") for number in range(60)))
     claimed = 0
@@ -382,7 +382,7 @@ async def test_a_reader_that_is_cancelled_costs_no_connection(store_url: str) ->
 
     async with asyncio.timeout(4):
         await asyncio.gather(*(views.outbox() for _ in range(20)))
-        await over(database).watches.begin(WATCH, now=at(0))
+        await Store(database).watches.begin(WATCH, now=at(0))
     await database.close()
 
 
@@ -395,7 +395,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 async def test_a_store_whose_file_is_gone_writes_no_more(store_url: str, becomes: str) -> None:
     """SQLite would go on, and all of it would be gone with the process; put back, it goes on."""
     database = await Database.open(store_url)
-    store = over(database)
+    store = Store(database)
     await store.watches.begin(WATCH, now=at(0))
     await store.see(a_sighting())
     path = path_of(store_url)

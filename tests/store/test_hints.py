@@ -12,12 +12,12 @@ import sqlalchemy as sa
 from batchwatch.domain.audit import Came, Step
 from batchwatch.domain.batch import COMPLETED, PENDING, RUNNING, BatchId, WatchName
 from batchwatch.domain.hint import Hint
-from batchwatch.store import Hints
 from batchwatch.store.hints import AT_ONCE
 from batchwatch.store.schema import hints as table
 from tests.support.builders import WATCH, a_sighting, at
 
 if TYPE_CHECKING:
+    from batchwatch.store import Hints
     from tests.store.conftest import Store
 
 OTHER = WatchName("other")
@@ -29,7 +29,7 @@ def a_hint(type_: str = "batch.running", batch_id: str = "bat-1", event_id: str 
 
 @pytest.fixture
 def hints(store: Store) -> Hints:
-    return Hints(store.database)
+    return store.hints
 
 
 async def kept(store: Store) -> list[tuple[object, ...]]:

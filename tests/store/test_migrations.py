@@ -17,7 +17,7 @@ from batchwatch.domain.watch import Trouble, Work
 from batchwatch.store import Database
 from batchwatch.store.migrations import upgrade
 from batchwatch.store.schema import HEAD, to_micros
-from tests.store.conftest import HOOK, over
+from tests.store.conftest import HOOK, Store
 from tests.support.builders import WATCH, a_look, at
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def old_url(tmp_path: Path) -> str:
 async def test_what_ails_a_watch_is_carried_over(old_url: str) -> None:
     """Since when, how often and why; told of only where it had been told of by then."""
     database = await Database.open(old_url)
-    store = over(database)
+    store = Store(database)
     states = {}
     for name in WATCHES:
         states[name] = await store.watches.state(WatchName(name))
@@ -146,7 +146,7 @@ async def test_what_ails_a_watch_is_carried_over(old_url: str) -> None:
 async def test_a_watch_that_failed_recovers_and_says_so(old_url: str) -> None:
     """The alarm of before is the one that is called off."""
     database = await Database.open(old_url)
-    store = over(database)
+    store = Store(database)
     state = await store.watches.passed(WATCH, a_look(0, 300), newest=at(60), now=at(300))
     claimed = await store.at(300).outbox.claim(HOOK, limit=9)
     await database.close()
@@ -159,7 +159,7 @@ async def test_a_watch_that_failed_recovers_and_says_so(old_url: str) -> None:
 async def test_what_was_owed_is_owed_and_what_was_dead_can_be_replayed(old_url: str) -> None:
     """Under the ids that they had, with their tries counted on."""
     database = await Database.open(old_url)
-    store = over(database)
+    store = Store(database)
     (first,) = await store.at(9).outbox.claim(HOOK, limit=9)
     attempt = Attempt(at(9), 0.1, status_code=204)
     await store.outbox.settle([Settled(first, attempt, State.DELIVERED)])
@@ -181,7 +181,7 @@ async def test_what_was_owed_is_owed_and_what_was_dead_can_be_replayed(old_url: 
 async def test_active_batches_are_followed_on(old_url: str) -> None:
     """And only those."""
     database = await Database.open(old_url)
-    store = over(database)
+    store = Store(database)
     shares = await store.batches.due(WATCH, seen=())
     unseen = await store.batches.unseen(WATCH, seen=[])
     rows = await store.views.batches()
@@ -197,7 +197,7 @@ async def test_it_is_migrated_once(old_url: str) -> None:
     for _ in range(2):
         await (await Database.open(old_url)).close()
     database = await Database.open(old_url, exclusive=False)
-    store = over(database)
+    store = Store(database)
     state = await store.watches.state(WATCH)
     async with database.read() as connection:
         found = await connection.scalar(sa.text("SELECT version_num FROM alembic_version"))

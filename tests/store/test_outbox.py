@@ -16,7 +16,7 @@ from batchwatch.domain.delivery import Attempt, Claimed, Failure, Settled, State
 from batchwatch.domain.routing import FOR_PROGRAMS, Router
 from batchwatch.store import Database, Outbox
 from batchwatch.store.outbox import LEASE
-from tests.store.conftest import HOOK, Store, over
+from tests.store.conftest import HOOK, Store
 from tests.support.builders import WATCH, a_sighting, at
 from tests.support.clock import ManualClock
 
@@ -95,7 +95,7 @@ async def test_a_dead_letter_lets_the_next_pass(store: Store) -> None:
 async def test_a_slow_endpoint_has_its_own_lines(store_url: str) -> None:
     """What one endpoint does not take delays nothing for another."""
     database = await Database.open(store_url)
-    store = over(database, HOOK, OTHER)
+    store = Store(database, HOOK, OTHER)
     await store.watches.begin(WATCH, now=at(0))
     await store.see(a_sighting(PENDING))
     await store.see(a_sighting(RUNNING, updated=1))
@@ -278,7 +278,7 @@ async def test_any_order_of_outcomes_keeps_the_order_of_each_line(data: st.DataO
         folder = stack.enter_context(TemporaryDirectory())
         database = await Database.open(f"sqlite+aiosqlite:///{folder}/batchwatch.db")
         stack.push_async_callback(database.close)
-        store = over(database)
+        store = Store(database)
         await store.watches.begin(WATCH, now=at(0))
         lives = {
             "bat-1": (PENDING, RUNNING, COMPLETED),

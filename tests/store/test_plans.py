@@ -31,9 +31,9 @@ from batchwatch.domain.hint import Hint
 from batchwatch.domain.jobs import JobRecorder, JobSeen
 from batchwatch.domain.judging import Court
 from batchwatch.domain.stuck import Patience
-from batchwatch.store import Database, FileNames, Hints
+from batchwatch.store import Database
 from batchwatch.store.schema import metadata
-from tests.store.conftest import HOOK, Store, over
+from tests.store.conftest import HOOK, Store
 from tests.support.builders import BASE_URL, WATCH, a_recorder, a_sighting, at
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ async def fill(store: Store) -> None:
                 {one.id for one in seen},
                 lambda known, seen=seen: a_recorder().record(known, seen, now=at(0)),  # type: ignore[misc]  # bound now
             )
-    hints = Hints(store.database)
+    hints = store.hints
     for number in range(50):
         await hints.note(WATCH, a_hint(number), now=at(number))
     attempt = Attempt(at(0), 0.1, status_code=204)
@@ -93,7 +93,7 @@ def a_hint(number: int) -> Hint:
 
 async def make(file: Path) -> None:
     database = await Database.open(f"sqlite+aiosqlite:///{file}")
-    await fill(over(database, HOOK, OTHER))
+    await fill(Store(database, HOOK, OTHER))
     await database.close()
 
 
@@ -114,7 +114,7 @@ async def full(path: Path, request: pytest.FixtureRequest, tmp_path: Path) -> As
         await database.tidy()
         await database.close()
         database = await Database.open(f"sqlite+aiosqlite:///{copy}")
-    yield over(database, HOOK, OTHER)
+    yield Store(database, HOOK, OTHER)
     await database.close()
 
 
@@ -208,7 +208,7 @@ QUESTIONS: dict[str, tuple[Ask, Plan]] = {
     ),
     "files": (lambda s: s.batches.outcomes(WATCH, SEEN), {"file_outcomes: key"}),
     "what became of a job": (follow, {"batches: key", "file_outcomes: key"}),
-    "names": (lambda s: FileNames(s.database).known(WATCH, ["dfl-1"]), {"file_names: key"}),
+    "names": (lambda s: s.names.known(WATCH, ["dfl-1"]), {"file_names: key"}),
     "vanished": (
         lambda s: s.batches.vanished(WATCH, now=at(99)),
         {"batches: ix_batches_vanished"},
@@ -251,7 +251,7 @@ QUESTIONS: dict[str, tuple[Ask, Plan]] = {
         {"deliveries: ix_deliveries_line", "deliveries: ix_deliveries_dead"},
     ),
     "note a hint": (
-        lambda s: Hints(s.database).note(WATCH, a_hint(99), now=at(99)),
+        lambda s: s.hints.note(WATCH, a_hint(99), now=at(99)),
         set(),  # the conflict is found by the index of the key, which no plan tells
     ),
     "claim, settle and move up": (

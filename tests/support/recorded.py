@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from batchwatch.domain.batch import EndpointName
 from batchwatch.domain.routing import FOR_PROGRAMS, Router
-from batchwatch.store import Batches, Database, Outbox, Watches
+from batchwatch.store import Database, Store
 from tests.support.builders import WATCH, a_recorder, at
 from tests.support.clock import ManualClock
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from batchwatch.domain.batch import Observation
+    from batchwatch.store import Outbox
 
 WEBHOOK = EndpointName("webhook")
 
@@ -26,12 +27,11 @@ async def recorded(
 ) -> AsyncIterator[Outbox]:
     """The store at ``url`` with these sightings in it, one after the other."""
     database = await Database.open(url)
-    outbox = Outbox(database, Router(dict.fromkeys(endpoints, FOR_PROGRAMS)), ManualClock())
-    batches = Batches(database, outbox)
-    await Watches(database, outbox).begin(WATCH, now=at(0))
+    store = Store(database, Router(dict.fromkeys(endpoints, FOR_PROGRAMS)), ManualClock())
+    await store.watches.begin(WATCH, now=at(0))
     for one in seen:
         known = {one.id}
         decide = partial(a_recorder().record, seen=[one], now=one.seen_at)
-        await batches.change(WATCH, known, decide)
-    yield outbox
+        await store.batches.change(WATCH, known, decide)
+    yield store.outbox
     await database.close()

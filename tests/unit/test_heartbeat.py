@@ -21,7 +21,7 @@ from batchwatch.domain.routing import Router
 from batchwatch.heartbeat import Heartbeat, Pinger
 from batchwatch.metrics import Metrics
 from batchwatch.simulator import Simulator, Switch
-from batchwatch.store import Database, Endpoints, Outbox, Views, Watches
+from batchwatch.store import Database, Endpoints, Outbox, Store, Views, Watches
 from batchwatch.store.errors import StoreFull
 from tests.support.builders import WATCH, at
 from tests.support.clock import ManualClock
@@ -73,11 +73,10 @@ async def opened(folder: Path, *heard_by: EndpointName) -> AsyncIterator[Parts]:
     clock, metrics = ManualClock(), Metrics()
     database = await Database.open(f"sqlite+aiosqlite:///{folder}/batchwatch.db")
     defaults = {one: frozenset({DAEMON_HEARTBEAT}) for one in heard_by}
-    outbox = Outbox(database, Router(defaults), clock)
-    watches, records = Watches(database, outbox), Endpoints(database, outbox)
-    await watches.begin(WATCH, now=at(0))
-    dispatcher = Dispatcher(outbox, [], records=records, clock=clock, metrics=metrics)
-    yield Parts(clock, outbox, Views(database), watches, dispatcher, records)
+    store = Store(database, Router(defaults), clock)
+    await store.watches.begin(WATCH, now=at(0))
+    dispatcher = Dispatcher(store.outbox, [], records=store.endpoints, clock=clock, metrics=metrics)
+    yield Parts(clock, store.outbox, store.views, store.watches, dispatcher, store.endpoints)
     await database.close()
 
 

@@ -20,7 +20,7 @@ from batchwatch.domain.hint import KEPT, Hint
 from batchwatch.metrics import Metrics
 from batchwatch.settings import load
 from batchwatch.simulator import Simulator
-from batchwatch.store import Database, Endpoints, Hints, Outbox
+from batchwatch.store import Database, Endpoints, Outbox
 from batchwatch.store.errors import StoreBusy
 from batchwatch.store.hints import AT_ONCE
 from batchwatch.store.outbox import LEASE
@@ -58,9 +58,8 @@ async def store(url: str, clock: ManualClock) -> AsyncIterator[Store]:
 def upkeep(store: Store, dispatcher: Dispatcher, *, watches: tuple[str, ...] = (WATCH,)) -> Upkeep:
     """The jobs of a daemon that has the hook, and no longer the other."""
     return Upkeep(
-        database=store.database,
+        store,
         dispatcher=dispatcher,
-        views=store.views,
         endpoints=[HOOK],
         watches=watches,
     )
@@ -285,7 +284,7 @@ async def test_tidying_forgets_hints_of_more_than_a_month_ago(
     store: Store, clock: ManualClock
 ) -> None:
     """However many there are; what the audit can be asked about stays."""
-    hints = Hints(store.database)
+    hints = store.hints
     old = at(-KEPT.total_seconds())
     for number in range(AT_ONCE + 3):
         received = old if number else at(0)

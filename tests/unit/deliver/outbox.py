@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from batchwatch import store as real
 from batchwatch.deliver.dispatcher import Dispatcher
 from batchwatch.domain.batch import PENDING, EndpointName
 from batchwatch.domain.delivery import Attempt, Failure
 from batchwatch.domain.routing import FOR_PROGRAMS, Router
 from batchwatch.metrics import Metrics
-from batchwatch.store import Batches, Database, Endpoints, Outbox, Views, Watches
+from batchwatch.store import Batches, Database, Endpoints, Outbox
 from batchwatch.store.errors import StoreFull
 from tests.support.builders import WATCH, a_recorder, a_sighting, at
 
@@ -92,15 +92,16 @@ class WatchedOutbox(Outbox):
             await self._changed.wait_for(lambda: self.refused >= count)
 
 
-@dataclass(frozen=True)
-class Store:
-    """A store that some batches are told from."""
+class Store(real.Store):
+    """A store that some batches are told from, and whose outbox is watched."""
 
-    database: Database
     outbox: WatchedOutbox
-    batches: Batches
-    views: Views
-    endpoints: Endpoints
+
+    def __init__(self, database: Database, router: Router, clock: Clock) -> None:
+        super().__init__(database, router, clock)
+        self.outbox = WatchedOutbox(database, router, clock)
+        self.batches = Batches(database, self.outbox)
+        self.endpoints = Endpoints(database, self.outbox)
 
     async def see(self, *batch_ids: str, status: Status = PENDING, updated: float = 0) -> None:
         """Note that each of these batches has this status; what that owes is due at once."""
@@ -125,10 +126,9 @@ async def opened(url: str, clock: Clock, *endpoints: EndpointName) -> AsyncItera
     """The store at ``url``, whose events go to each of ``endpoints``."""
     database = await Database.open(url)
     router = Router(dict.fromkeys(endpoints or (HOOK,), FOR_PROGRAMS))
-    outbox = WatchedOutbox(database, router, clock)
-    await Watches(database, outbox).begin(WATCH, now=at(0))
-    batches, records = Batches(database, outbox), Endpoints(database, outbox)
-    yield Store(database, outbox, batches, Views(database), records)
+    store = Store(database, router, clock)
+    await store.watches.begin(WATCH, now=at(0))
+    yield store
     await database.close()
 
 

@@ -19,7 +19,7 @@ from batchwatch.llamacloud.budget import Budget
 from batchwatch.llamacloud.client import LlamaCloud, Scope
 from batchwatch.llamacloud.errors import CloudError
 from batchwatch.metrics import Metrics
-from batchwatch.store import Batches, Database, FileNames, Outbox, Views, Watches
+from batchwatch.store import Batches, Database, Outbox, Store, Views, Watches
 from batchwatch.watching.poller import Pass, Poller
 from batchwatch.watching.settler import Settler
 from batchwatch.watching.watcher import Watcher
@@ -96,8 +96,8 @@ def stand(tmp_path: Path) -> Standing:
         async with AsyncExitStack() as stack:
             database = await Database.open(f"sqlite+aiosqlite:///{tmp_path / 'batchwatch.db'}")
             stack.push_async_callback(database.close)
-            outbox = Outbox(database, Router({HOOK: FOR_PROGRAMS}), clock)
-            batches, watches = Batches(database, outbox), Watches(database, outbox)
+            store = Store(database, Router({HOOK: FOR_PROGRAMS}), clock)
+            batches, watches = store.batches, store.watches
             session = await stack.enter_async_context(upstream_session())
             metrics = Metrics()
             api_key, scope = more.pop("api_key", sim.api_key), more.pop("scope", Scope())
@@ -119,14 +119,14 @@ def stand(tmp_path: Path) -> Standing:
             settler = Settler(
                 poller,
                 batches=batches,
-                names=FileNames(database),
+                names=store.names,
                 clock=clock,
                 metrics=metrics,
             )
             watcher = Watcher(poller, settler=settler, clock=clock, metrics=metrics)
             yield Stand(
-                sim, clock, watch, poller, settler, watcher, batches, watches, outbox,
-                Views(database), cloud, metrics,
+                sim, clock, watch, poller, settler, watcher, batches, watches, store.outbox,
+                store.views, cloud, metrics,
             )  # fmt: skip
 
     return opened

@@ -1,0 +1,35 @@
+"""All that speaks to one open database: what is told of a change goes into the same outbox."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batchwatch.store.batches import Batches
+from batchwatch.store.endpoints import Endpoints
+from batchwatch.store.hints import Hints
+from batchwatch.store.outbox import Outbox
+from batchwatch.store.outcomes import FileNames
+from batchwatch.store.views import Views
+from batchwatch.store.watches import Watches
+
+if TYPE_CHECKING:
+    from batchwatch.clock import Clock
+    from batchwatch.domain.routing import Router
+    from batchwatch.store.engine import Database
+
+
+class Store:
+    """Every part of the store, over one database."""
+
+    def __init__(
+        self, database: Database, router: Router, clock: Clock, *, beside: bool = False
+    ) -> None:
+        """``router`` says who is owed what; ``beside`` is for commands, as for :class:`Outbox`."""
+        self.database = database
+        self.outbox = Outbox(database, router, clock, beside=beside)
+        self.batches = Batches(database, self.outbox)
+        self.watches = Watches(database, self.outbox)
+        self.endpoints = Endpoints(database, self.outbox)
+        self.names = FileNames(database)
+        self.hints = Hints(database)
+        self.views = Views(database)
