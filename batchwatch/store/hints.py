@@ -76,12 +76,11 @@ class Hints:
         before that nobody listened, or with ``every`` from its first pass on.
         """
         from_when = await self._judged_from(every=every)
-        of_them = [batches.c.changed_at >= since]
+        changed = [batches.c.changed_at >= since]
         if watch is not None:
-            of_them.append(batches.c.watch == watch)
-        if not every:
-            some = hints.alias("some")
-            of_them.append(sa.exists().where(_same_batch(some)))
+            changed.append(batches.c.watch == watch)
+        some = hints.alias("some")
+        of_them = changed if every else [*changed, sa.exists().where(_same_batch(some))]
         steps = await self._by_batch(
             sa.select(
                 transitions.c.watch,
@@ -104,7 +103,7 @@ class Hints:
                 hints.c.watch, hints.c.batch_id, hints.c.type, hints.c.received_at, hints.c.repeats
             )
             .join(batches, _same_batch(hints))
-            .where(*of_them)
+            .where(*changed)
             .order_by(hints.c.received_at, hints.c.id)
         )
         return [

@@ -255,7 +255,7 @@ hints: Final = sa.Table(
     sa.Column("repeats", sa.Integer, nullable=False, server_default="0"),
     sa.UniqueConstraint("watch", "event_id"),
     sa.Index(None, "watch", "received_at"),
-    sa.Index(None, "batch_id"),
+    sa.Index(None, "watch", "batch_id"),
     sqlite_autoincrement=True,
 )
 

@@ -179,7 +179,9 @@ class Views:
             )
             counted = await connection.execute(
                 sa.select(*kinds, sa.func.count().label("alike"))
-                .where(files.batch_id.in_(among))
+                # By way of their batches: an id alone is no beginning of the files' key.
+                .join(batches, (batches.c.watch == files.watch) & (batches.c.id == files.batch_id))
+                .where(batches.c.id.in_(among))
                 .group_by(*kinds),
                 given,
             )

@@ -46,7 +46,8 @@ COURT = Court(WATCH, BASE_URL, Patience())
 Statements = list[tuple[str, Any]]
 Plan = set[str]
 # The other rows of a plan, such as of the values of a parameter, cost what was given to it.
-_OURS = re.compile(rf"(SCAN|SEARCH) ({'|'.join(metadata.tables)}|ahead|busy|candidate|last)\b(.*)")
+_NAMES = "|".join((*metadata.tables, "ahead", "busy", "candidate", "last", "some"))
+_OURS = re.compile(rf"(SCAN|SEARCH) ({_NAMES})\b(.*)")
 
 
 async def fill(store: Store) -> None:
@@ -208,6 +209,10 @@ QUESTIONS: dict[str, tuple[Ask, Plan]] = {
     ),
     "files": (lambda s: s.batches.outcomes(WATCH, SEEN), {"file_outcomes: key"}),
     "what became of a job": (follow, {"batches: key", "file_outcomes: key"}),
+    "standings": (
+        lambda s: s.views.standings(SEEN),
+        {"batches: ix_batches_id", "file_outcomes: key"},
+    ),
     "names": (lambda s: s.names.known(WATCH, ["dfl-1"]), {"file_names: key"}),
     "vanished": (
         lambda s: s.batches.vanished(WATCH, now=at(99)),
@@ -253,6 +258,17 @@ QUESTIONS: dict[str, tuple[Ask, Plan]] = {
     "note a hint": (
         lambda s: s.hints.note(WATCH, a_hint(99), now=at(99)),
         set(),  # the conflict is found by the index of the key, which no plan tells
+    ),
+    "what is audited": (
+        lambda s: s.hints.courses(since=at(0)),
+        {
+            "hints: ix_hints_watch_received_at",
+            "hints: ix_hints_watch_batch_id",
+            "batches: ix_batches_changed",
+            "some: ix_hints_watch_batch_id",
+            "transitions: key",
+            "batches: key",
+        },
     ),
     "claim, settle and move up": (
         claim_and_settle,

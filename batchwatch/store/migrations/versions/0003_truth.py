@@ -100,4 +100,4 @@ def _new_tables() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_hints_watch_received_at", "hints", ["watch", "received_at"])
-    op.create_index("ix_hints_batch_id", "hints", ["batch_id"])
+    op.create_index("ix_hints_watch_batch_id", "hints", ["watch", "batch_id"])
