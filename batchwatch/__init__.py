@@ -18,11 +18,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from batchwatch.domain.standing import Ending
     from batchwatch.library import Event, wait, watch
     from batchwatch.llamacloud.errors import CloudError
     from batchwatch.settings import SettingsError
     from batchwatch.store import StoreError
-    from batchwatch.waiting import Ending, Failure, NoSuchBatch, Outcome
+    from batchwatch.waiting import Failure, NoSuchBatch, Outcome
 
 __version__ = "0.1.0"
 __all__ = [
@@ -39,7 +40,7 @@ __all__ = [
 ]
 _HOMES = {  # of what is not in the library itself
     "CloudError": "batchwatch.llamacloud.errors",
-    "Ending": "batchwatch.waiting",
+    "Ending": "batchwatch.domain.standing",
     "Failure": "batchwatch.waiting",
     "NoSuchBatch": "batchwatch.waiting",
     "Outcome": "batchwatch.waiting",

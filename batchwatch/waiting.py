@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
 from batchwatch.daemon import cloud_of, key_source, upstream_session, watch_of
-from batchwatch.domain.batch import CANCELLED, COMPLETED, BatchId, Results
+from batchwatch.domain.batch import BatchId
 from batchwatch.domain.routing import Router
 from batchwatch.domain.settle import TO_RETRY, Fate
+from batchwatch.domain.standing import Ending
 from batchwatch.llamacloud.client import can_be_asked
 from batchwatch.llamacloud.errors import CloudError
 from batchwatch.log import get_logger
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from batchwatch.clock import Clock
+    from batchwatch.domain.standing import Standing
     from batchwatch.settings import Settings
-    from batchwatch.store.views import Standing
 
 log = get_logger()
 
@@ -43,18 +43,6 @@ SOONEST: Final = 0.2  # seconds between two looks
 
 class NoSuchBatch(LookupError):
     """No watch can see a batch of this id."""
-
-
-class Ending(StrEnum):
-    """How a batch that was waited for has ended."""
-
-    SUCCEEDED = "succeeded"  # every file did, as far as was waited for
-    SOME_FAILED = "some_failed"
-    UNKNOWN = "unknown"  # it ended, and what became of some files cannot be had
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    VANISHED = "vanished"
-    UNFINISHED = "unfinished"  # time was up
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +168,7 @@ class Wait:
         return Outcome(
             str(batch_id),
             str(standing.status),
-            self._ending(standing),
+            standing.ending(settled=self._settled),
             counts={
                 "files": standing.files,
                 **{fate.value: standing.fates.get(fate, 0) for fate in Fate},
@@ -188,18 +176,6 @@ class Wait:
             },
             failures=failures,
         )
-
-    def _ending(self, standing: Standing) -> Ending:
-        if not standing.is_over(settled=self._settled):
-            return Ending.UNFINISHED
-        if standing.vanished:
-            return Ending.VANISHED
-        if standing.status != COMPLETED:
-            return Ending.CANCELLED if standing.status == CANCELLED else Ending.FAILED
-        if any(standing.fates.get(fate) for fate in TO_RETRY):
-            return Ending.SOME_FAILED
-        unknown = standing.results is Results.GIVEN_UP or standing.fates.get(Fate.UNKNOWN)
-        return Ending.UNKNOWN if unknown else Ending.SUCCEEDED
 
     async def _look(self) -> float:
         """Look where each stands; seconds until the next look."""

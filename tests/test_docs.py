@@ -39,7 +39,7 @@ from batchwatch.domain.event import (
 from batchwatch.domain.expect import Past, expect
 from batchwatch.domain.health import FAILING_TO_TELL, Record
 from batchwatch.domain.jobs import JobRecorder, JobSeen
-from batchwatch.domain.judging import MANY, Court, Standing
+from batchwatch.domain.judging import MANY, Court, Docket
 from batchwatch.domain.stuck import Patience
 from batchwatch.settings import EVENT_TYPES as SETTINGS_EVENT_TYPES
 from tests.support.builders import (
@@ -112,12 +112,12 @@ def stuck() -> list[Event]:
     rules: dict[str, Any] = {"expectation_of": lambda _: expected}
     court = Court(WATCH, BASE_URL, Patience(running=1.0), **rules)
     one = a_batch(RUNNING, judge_at=at(0))
-    alone = court.judge({one.id: one}, Standing(), now=at(9)).changes
+    alone = court.judge({one.id: one}, Docket(), now=at(9)).changes
     moved = a_recorder(**rules).record(
         alone.batches, [a_sighting(THROTTLED, updated=10, seen_at=at(10))], now=at(10)
     )
     many = [a_batch(RUNNING, id=BatchId(f"bat-{n}"), judge_at=at(0)) for n in range(MANY)]
-    together = court.judge({one.id: one for one in many}, Standing(), now=at(9)).changes
+    together = court.judge({one.id: one for one in many}, Docket(), now=at(9)).changes
     return [*alone.events, *moved.events, *together.events]
 
 

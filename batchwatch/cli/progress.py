@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from batchwatch.domain.batch import BatchId
-    from batchwatch.store.views import Standing
+    from batchwatch.domain.standing import Standing
     from batchwatch.waiting import Wait
 
 

@@ -46,7 +46,7 @@ class Slow:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Docket:
     """How a watch stands before a judgement."""
 
     slow: Slow | None = None
@@ -91,7 +91,7 @@ class Court:
                 changes.batches[batch.id] = replace(batch, judge_at=due_at)
         return changes
 
-    def judge(self, known: Mapping[BatchId, Batch], standing: Standing, *, now: datetime) -> Judged:
+    def judge(self, known: Mapping[BatchId, Batch], docket: Docket, *, now: datetime) -> Judged:
         """Tell which are stuck, each once, and again when a reminder is due.
 
         With the first that is due, all that have passed their limits are told.
@@ -108,8 +108,8 @@ class Court:
         fresh = {one: limit for one, limit in limits.items() if limit.since <= now}
         if all(limit.told_from > now for limit in fresh.values()):
             fresh = {}
-        stuck = standing.stuck + len(fresh)
-        slow = standing.slow
+        stuck = docket.stuck + len(fresh)
+        slow = docket.slow
         begins = slow is None and bool(fresh) and stuck >= MANY
         if begins:
             slow = Slow(since=now, told_at=now, told=1)
@@ -117,7 +117,7 @@ class Court:
             self._stand(present[batch_id], limit, changes, alone=slow is None, now=now)
         if slow is not None:
             joined = [changes.batches[one] for one in fresh]
-            slow = self._tell_slow(slow, begins, [*standing.longest, *joined], stuck, changes, now)
+            slow = self._tell_slow(slow, begins, [*docket.longest, *joined], stuck, changes, now)
         for batch in present.values():
             if batch.stuck is not None and _may_be_judged(batch):
                 self._remind(batch, batch.stuck, changes, silent=slow is not None, now=now)

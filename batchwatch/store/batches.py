@@ -26,7 +26,7 @@ from batchwatch.domain.cadence import (
     VANISHED_FOR_GOOD,
     VANISHED_LATELY,
 )
-from batchwatch.domain.judging import Standing
+from batchwatch.domain.judging import Docket
 from batchwatch.domain.refresh import Share
 from batchwatch.store.engine import unbroken
 from batchwatch.store.judgements import (
@@ -177,20 +177,20 @@ class Batches:
         self,
         watch: WatchName,
         ids: Collection[BatchId],
-        decide: Callable[[Mapping[BatchId, Batch], Standing], Judged],
+        decide: Callable[[Mapping[BatchId, Batch], Docket], Judged],
     ) -> Judged:
         """Change batches by a judgement of these and of their watch, as :meth:`change` does."""
         async with self._database.write() as connection:
             longest = await longest_stuck(connection, watch)
             known = await self._read(connection, watch, {*ids, *map(BatchId, longest)})
-            standing = Standing(
+            docket = Docket(
                 slow=await read_slow(connection, watch),
                 stuck=await count_stuck(connection, watch),
                 longest=[known[BatchId(one)] for one in longest],
             )
-            judged = decide({one: known[one] for one in ids if one in known}, standing)
+            judged = decide({one: known[one] for one in ids if one in known}, docket)
             await self._write(connection, watch, judged.changes)
-            if judged.slow != standing.slow:
+            if judged.slow != docket.slow:
                 await write_slow(connection, watch, judged.slow)
             await self._outbox.enqueue(connection, judged.changes.events)
         self._outbox.committed(judged.changes.events)

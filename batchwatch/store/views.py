@@ -14,6 +14,7 @@ from batchwatch.domain.coverage import Ledger
 from batchwatch.domain.delivery import OPEN as STILL_OPEN
 from batchwatch.domain.delivery import State
 from batchwatch.domain.settle import Fate, fate_of
+from batchwatch.domain.standing import Standing
 from batchwatch.store import coverage as of_time
 from batchwatch.store.judgements import Judgements
 from batchwatch.store.schema import (
@@ -30,7 +31,7 @@ from batchwatch.store.schema import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
     from datetime import datetime
 
     from batchwatch.store.engine import Database
@@ -48,38 +49,6 @@ class OutboxDepth:
     state: str
     count: int
     oldest: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How far a batch is, and how many of its files have met which fate."""
-
-    watch: str
-    id: BatchId
-    status: Status
-    results: Results | None
-    settling: Settling | None
-    vanished: bool
-    fates: Mapping[Fate | None, int]  # None: those whose jobs may still run
-
-    @property
-    def files(self) -> int:
-        """How many it has, as far as is known."""
-        return sum(self.fates.values())
-
-    @property
-    def is_followed(self) -> bool:
-        """Whether a daemon goes on asking for it; not if it was over before the first look."""
-        return not (self.status.is_terminal and self.results is None)
-
-    def is_over(self, *, settled: bool) -> bool:
-        """Whether it has ended and its files are known; ``settled`` asks for their jobs, too."""
-        if self.vanished:
-            return True
-        known = self.results in (Results.COMPLETE, Results.NONE, Results.GIVEN_UP)
-        if not (self.status.is_terminal and known):
-            return False
-        return not settled or self.settling in (None, Settling.SETTLED, Settling.GIVEN_UP)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from batchwatch.domain.batch import (
     Status,
 )
 from batchwatch.domain.expect import Expectation, Past, expect
-from batchwatch.domain.judging import FEW, LISTED, MANY, Court, Judged, Slow, Standing
+from batchwatch.domain.judging import FEW, LISTED, MANY, Court, Docket, Judged, Slow
 from batchwatch.domain.stuck import GATHER, HOUR, Outage, Patience, limit_of
 from tests.support.builders import BASE_URL, WATCH, a_batch, a_recorder, a_sighting, at
 
@@ -68,8 +68,8 @@ class Watching:
     def judge(self, seconds: float) -> list[Event]:
         """As after a look that began then; what is told by it."""
         stuck = [one for one in self.known.values() if one.stuck is not None]
-        standing = Standing(self.slow, len(stuck), stuck[:LISTED])
-        judged = self.court.judge(self.known, standing, now=at(seconds))
+        docket = Docket(self.slow, len(stuck), stuck[:LISTED])
+        judged = self.court.judge(self.known, docket, now=at(seconds))
         assert isinstance(judged, Judged)
         self.known = {**self.known, **judged.changes.batches}
         self.slow = judged.slow
