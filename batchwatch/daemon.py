@@ -302,6 +302,21 @@ def watcher_of(
     first_after: float = 0.0,
 ) -> Watcher:
     """All that one watch needs, around the upstream API as it may use it."""
+    poller, settler = asking_of(watch, cloud=cloud, store=store, clock=clock, metrics=metrics)
+    return Watcher(
+        poller,
+        settler=settler,
+        follower=Follower(poller, batches=store.batches, clock=clock, metrics=metrics),
+        clock=clock,
+        metrics=metrics,
+        first_after=first_after,
+    )
+
+
+def asking_of(
+    watch: Watch, *, cloud: LlamaCloud, store: Store, clock: Clock, metrics: Metrics
+) -> tuple[Poller, Settler]:
+    """What asks for the batches of a watch, and for the jobs behind them, when it is told to."""
     poller = Poller(
         watch,
         cloud=cloud,
@@ -313,15 +328,7 @@ def watcher_of(
     settler = Settler(
         poller, batches=store.batches, names=store.names, clock=clock, metrics=metrics
     )
-    follower = Follower(poller, batches=store.batches, clock=clock, metrics=metrics)
-    return Watcher(
-        poller,
-        settler=settler,
-        follower=follower,
-        clock=clock,
-        metrics=metrics,
-        first_after=first_after,
-    )
+    return poller, settler
 
 
 def cloud_of(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
-from batchwatch.daemon import cloud_of, key_source, upstream_session, watch_of
+from batchwatch.daemon import asking_of, cloud_of, key_source, upstream_session, watch_of
 from batchwatch.domain.batch import BatchId
 from batchwatch.domain.routing import Router
 from batchwatch.domain.settle import TO_RETRY, Fate
@@ -24,15 +24,15 @@ from batchwatch.metrics import Metrics
 from batchwatch.store import Database, Store, StoreError, Views
 from batchwatch.store.file import file_of, holder_of
 from batchwatch.store.temporary import opened
-from batchwatch.watching.poller import Poller
-from batchwatch.watching.settler import Settler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from batchwatch.clock import Clock
     from batchwatch.domain.standing import Standing
     from batchwatch.settings import Settings
+    from batchwatch.watching.poller import Poller
+    from batchwatch.watching.settler import Settler
 
 log = get_logger()
 
@@ -196,7 +196,7 @@ class Wait:
                 self._theirs = await Database.open(url, exclusive=False)
                 self._stack.push_async_callback(self._theirs.close)
             views = Views(self._theirs)
-            found = await views.standings(self.missing)
+            found = await self._standings(views, self.missing, of=self._settings.watches)
         except StoreError as error:
             log.debug("store.unread", reason=str(error))  # there is none: nobody else follows them
             return set()
@@ -230,18 +230,33 @@ class Wait:
             except CloudError as error:
                 errors.append(error)
                 pauses.append(max(one.interval, error.retry_after or 0.0))
-            for standing in await one.views.standings(wanted):
+            for standing in await self._standings(one.views, wanted, of=[one.name]):
                 self.standings[standing.id] = standing
                 self._views[standing.id] = one.views
-        unknown = [one for one in ids if self.standings[one] is None]
-        final = [error for error in errors if not error.transient]
-        if unknown and final and len(errors) == len(self._alone):
-            raise final[0]
         self.trouble = str(errors[0]) if errors else None
-        waited = self._clock.monotonic() - self._began_at
-        if unknown and not errors and waited >= UNKNOWN_PATIENCE:
-            raise NoSuchBatch(f"no batch {unknown[0]} is known to LlamaCloud with this key")
+        unknown = [one for one in ids if self.standings[one] is None]
+        if unknown and not any(error.transient for error in errors):
+            self._give_up(unknown[0], errors)
         return min(pauses)
+
+    def _give_up(self, unknown: BatchId, errors: Sequence[CloudError]) -> None:
+        """Raise why nobody knows a batch, once there is nobody left from whom to expect it."""
+        waited = self._clock.monotonic() - self._began_at
+        if len(errors) == len(self._alone) or (errors and waited >= UNKNOWN_PATIENCE):
+            raise errors[0]
+        if waited >= UNKNOWN_PATIENCE:
+            raise NoSuchBatch(f"no batch {unknown} is known to LlamaCloud with this key")
+
+    async def _standings(
+        self, views: Views, ids: Collection[BatchId], *, of: Collection[str]
+    ) -> list[Standing]:
+        """Where these stand for the watches that are meant, the one to believe last.
+
+        Where two see the same batch it is over when one says so, but for one
+        that only lost it.
+        """
+        found = [one for one in await views.standings(ids) if one.watch in of]
+        return sorted(found, key=lambda one: (not one.vanished, one.is_over(settled=self._settled)))
 
     async def _prepare(self) -> None:
         database = await self._stack.enter_async_context(opened(None))
@@ -256,21 +271,8 @@ class Wait:
                 session=session,
                 clock=self._clock,
             )
-            metrics = Metrics()
-            poller = Poller(
-                watch,
-                cloud=cloud,
-                batches=store.batches,
-                watches=store.watches,
-                clock=self._clock,
-                metrics=metrics,
-            )
-            settler = Settler(
-                poller,
-                batches=store.batches,
-                names=store.names,
-                clock=self._clock,
-                metrics=metrics,
+            poller, settler = asking_of(
+                watch, cloud=cloud, store=store, clock=self._clock, metrics=Metrics()
             )
             self._alone.append(_Alone(poller, settler, store.views))
 

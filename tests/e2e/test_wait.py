@@ -8,22 +8,28 @@ import os
 import signal
 import sys
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp.test_utils import unused_port
 
 import batchwatch
+from batchwatch.domain.batch import RUNNING, Batch, BatchId, WatchName
+from batchwatch.domain.changes import Changes, Recorder
+from batchwatch.domain.routing import Router
 from batchwatch.settings import load
 from batchwatch.simulator import FileLife, JobLife, Simulator, Step, Switch, a_life
+from batchwatch.store import Database, Store
 from batchwatch.waiting import UNKNOWN_PATIENCE, NoSuchBatch, Wait
+from tests.support.builders import a_sighting, at
 from tests.support.clock import LeapClock
 from tests.support.daemon import ROOT, environment, running
 from tests.support.receiver import Receiver
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
 ON_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
@@ -289,6 +295,81 @@ async def test_each_watch_is_asked_until_one_knows_it(tmp_path: Path) -> None:
             assert await waiting.until_over(patience=600.0)
             outcome = await waiting.outcome(next(iter(waiting.standings)))
         with pytest.raises(NoSuchBatch):
+            async with Wait(["bat-none"], settings, settled=True, clock=clock) as waiting:
+                await waiting.until_over(patience=600.0)
+
+    assert outcome.succeeded
+
+
+async def test_what_another_watch_sees_is_not_what_was_asked_for(tmp_path: Path) -> None:
+    """With ``--watch``, the store is read as that watch sees it: here it has another account."""
+    async with (
+        Simulator(scenario="calm", seed=17) as sim,
+        Simulator(scenario="calm", seed=18) as elsewhere,
+        Receiver() as receiver,
+    ):
+        batch = sim.world.plant(a_life(("PENDING", 0.0), ("RUNNING", 0.1)))
+        other = {"BATCHWATCH_WATCHES__OTHER__BASE_URL": elsewhere.url}
+        async with running(environment(sim, receiver, tmp_path, **other)):
+            await receiver.until(lambda got: any(one.batch_id == batch.id for one in got))
+            done = await waited(
+                sim,
+                tmp_path,
+                *(batch.id, "--watch", "other", "--timeout", "1s", "--json"),
+                BATCHWATCH_WATCHES__OTHER__BASE_URL=elsewhere.url,
+            )
+
+    assert 4 == done.code
+    assert None is done.rows[0]["status"]
+
+
+async def test_what_one_watch_has_lost_and_another_follows_is_not_over(tmp_path: Path) -> None:
+    """Two watches may see the same batch, and a 404 proves little."""
+    environ = {
+        "BATCHWATCH_DATA_DIR": str(tmp_path),
+        "LLAMA_CLOUD_API_KEY": "llx-simulator",
+        "BATCHWATCH_WATCHES__ONE__PROJECT_ID": "prj-1",
+        "BATCHWATCH_WATCHES__TWO__PROJECT_ID": "prj-2",
+    }
+    settings, clock = load(environ=environ, for_run=False), LeapClock()
+    database = await Database.open(settings.database_url.get_secret_value())  # as a daemon has it
+    store, seen = Store(database, Router({}), clock), a_sighting(RUNNING)
+    for name in map(WatchName, settings.watches):
+        await store.watches.begin(name, now=at(0))
+        rules = Recorder(name, "https://llamacloud.test")
+        await store.batches.change(name, [seen.id], partial(rules.record, seen=[seen], now=at(0)))
+    for name, is_over in ((WatchName("two"), False), (WatchName("one"), True)):
+
+        def lose(known: Mapping[BatchId, Batch]) -> Changes:
+            return Changes({one.id: replace(one, vanished_at=at(9)) for one in known.values()})
+
+        await store.batches.change(name, [seen.id], lose)
+        async with Wait([seen.id], settings, settled=False, clock=clock) as waiting:
+            assert is_over is await waiting.until_over(patience=0.0)
+    await database.close()
+
+
+async def test_a_watch_that_is_refused_does_not_speak_for_one_that_is_out(tmp_path: Path) -> None:
+    """The outage is waited out, for the batch may be there; a refusal is told when it is over."""
+    clock = LeapClock()
+    async with (
+        Simulator(scenario="calm", seed=19, clock=clock) as one,
+        Simulator(scenario="calm", seed=20, clock=clock) as two,
+    ):
+        batch = two.world.plant(a_life(*QUICK, files=(GOOD,)))
+        two.faults.switch_on(Switch(kind="5xx", for_requests=20))
+        environ = {
+            "BATCHWATCH_DATA_DIR": str(tmp_path),
+            "LLAMA_CLOUD_API_KEY": "llx-simulator",
+            "BATCHWATCH_WATCHES__ONE__BASE_URL": one.url,
+            "BATCHWATCH_WATCHES__ONE__API_KEY": "llx-revoked",
+            "BATCHWATCH_WATCHES__TWO__BASE_URL": two.url,
+        }
+        settings = load(environ=environ, for_run=False)
+        async with Wait([batch.id], settings, settled=True, clock=clock) as waiting:
+            assert await waiting.until_over(patience=600.0)
+            outcome = await waiting.outcome(next(iter(waiting.standings)))
+        with pytest.raises(batchwatch.CloudError):
             async with Wait(["bat-none"], settings, settled=True, clock=clock) as waiting:
                 await waiting.until_over(patience=600.0)
 
