@@ -125,7 +125,8 @@ class Views:
         beginnings = [
             batches.c.id.startswith(one, autoescape=True) for one in (beginning, f"bat-{beginning}")
         ]
-        query = sa.select(batches.c.id).distinct().where(sa.or_(*beginnings))
+        # Grouped, and not DISTINCT: PostgreSQL orders that by nothing but what is selected.
+        query = sa.select(batches.c.id).where(sa.or_(*beginnings)).group_by(batches.c.id)
         rows = await self._all(query.order_by(batches.c.id != beginning, batches.c.id).limit(limit))
         return [row["id"] for row in rows]
 
