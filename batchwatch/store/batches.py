@@ -133,7 +133,7 @@ class Batches:
         ids: Collection[BatchId],
         decide: Callable[[Mapping[BatchId, Batch]], Changes],
     ) -> Changes:
-        """Change batches: the only way, and all of it or nothing.
+        """Change batches, all of it or nothing; the other ways only give ``decide`` more to go by.
 
         ``decide`` is given those of ``ids`` that are known, as they are in
         this transaction, and must be pure. Batches, transitions, files,
@@ -143,7 +143,6 @@ class Batches:
         async with self._database.write() as connection:
             changes = decide(await self._read(connection, watch, ids))
             await self._write(connection, watch, changes)
-            await self._outbox.enqueue(connection, changes.events)
         self._outbox.committed(changes.events)
         return changes
 
@@ -161,7 +160,6 @@ class Batches:
             known = await self._read(connection, watch, ids)
             changes = decide(known, await self._outcomes.read(connection, watch, ids))
             await self._write(connection, watch, changes)
-            await self._outbox.enqueue(connection, changes.events)
         self._outbox.committed(changes.events)
         return changes
 
@@ -192,7 +190,6 @@ class Batches:
             await self._write(connection, watch, judged.changes)
             if judged.slow != docket.slow:
                 await write_slow(connection, watch, judged.slow)
-            await self._outbox.enqueue(connection, judged.changes.events)
         self._outbox.committed(judged.changes.events)
         return judged
 
@@ -308,6 +305,7 @@ class Batches:
         return {BatchId(row.id): _batch(row) for row in rows}
 
     async def _write(self, connection: AsyncConnection, watch: WatchName, changes: Changes) -> None:
+        """Write a change and all that it owes; its commit is for the caller to report."""
         if changes.batches:
             rows = [_row(batch) for batch in changes.batches.values()]
             await connection.execute(self._upsert, rows)
@@ -316,6 +314,7 @@ class Batches:
                 sa.insert(transitions), [_transition_row(one) for one in changes.transitions]
             )
         await self._outcomes.write(connection, watch, changes)
+        await self._outbox.enqueue(connection, changes.events)
 
 
 def _due(database: Database, due_at: sa.Column[datetime]) -> tuple[sa.Select[Any], sa.Select[Any]]:
