@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from batchwatch.cli.store import _moment
-from batchwatch.cli.terminal import Config, Json, fail, print_json, settings_of
+from batchwatch.cli.terminal import Config, Json, fail, moment_of, print_json, settings_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -41,7 +40,7 @@ def audit(
     from batchwatch.domain.hint import KEPT  # noqa: PLC0415
 
     now = Clock().now()
-    begin = _moment("--since", since) or now
+    begin = moment_of("--since", since) or now
     if begin < now - KEPT - timedelta(minutes=1):
         fail(f"--since: webhooks are kept for {KEPT.days} days; say {KEPT.days}d or less", code=2)
     found = judge(_courses(config, since=begin, watch=watch, every=every), now=now)

@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from batchwatch.cli.store import _from_store, _moment
-from batchwatch.cli.terminal import Config, Json, fail, print_json, say_finding, settings_of
+from batchwatch.cli.terminal import (
+    Config,
+    Json,
+    fail,
+    from_store,
+    known_watch,
+    moment_of,
+    print_json,
+    say_finding,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -34,16 +43,15 @@ def prove(
     from batchwatch.clock import Clock  # noqa: PLC0415
 
     settings = settings_of(config, for_run=False)
-    if watch is not None and watch not in settings.watches:
-        names = ", ".join(settings.watches)
-        fail(f"there is no watch {watch}; those that are set: {names}", code=2)
+    if watch is not None:
+        known_watch(settings, watch)
     now = Clock().now()
-    begin = _moment("--since", since)
+    begin = moment_of("--since", since)
     if begin is None or begin >= now:
         fail(f"--since: {since!r} is not in the past", code=2)
     wanted = [watch] if watch is not None else list(settings.watches)
     # A little more than asked for, since upstream's clock may be another.
-    rows = _from_store(config, lambda views: views.ledgers(begin - timedelta(days=1)))
+    rows = from_store(config, lambda views: views.ledgers(begin - timedelta(days=1)))
     found = {row["name"]: row for row in rows}
     is_running = _is_running(settings)
     proofs = [

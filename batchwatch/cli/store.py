@@ -13,7 +13,9 @@ from batchwatch.cli.terminal import (
     Config,
     Json,
     fail,
+    from_store,
     known_endpoint,
+    moment_of,
     print_json,
     read,
     settings_of,
@@ -21,7 +23,6 @@ from batchwatch.cli.terminal import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from datetime import datetime
 
     from batchwatch.resend import Desk
     from batchwatch.store import Views, Wanted
@@ -83,7 +84,7 @@ def list_batches(
         others = [] if rows else await views.statuses()
         return await with_outlook(rows, views, now=now), others, views.where
 
-    rows, others, where = _from_store(config, ask)
+    rows, others, where = from_store(config, ask)
     if as_json:
         print_json(rows)
         return
@@ -113,7 +114,7 @@ def show(
     async def ask(views: Views) -> list[dict[str, Any]]:
         return await with_outlook(await _batch(views, batch, watch), views, now=now)
 
-    rows = _from_store(config, ask)
+    rows = from_store(config, ask)
     if as_json:
         print_json(rows)
         return
@@ -142,7 +143,7 @@ def deliveries(
     What was sent where, and what came of its last try.
     """
     wanted = _wanted((), endpoint, type_, batch, state, since, until)
-    rows = _from_store(config, lambda views: views.deliveries(wanted, limit=limit))
+    rows = from_store(config, lambda views: views.deliveries(wanted, limit=limit))
     if as_json:
         print_json(rows)
         return
@@ -181,7 +182,7 @@ def replay(
         state = "dead"
     wanted = _wanted(tuple(ids or ()), endpoint, type_, batch, state, since, until)
 
-    found, first = _from_store(config, lambda views: _replayable(views, wanted))
+    found, first = from_store(config, lambda views: _replayable(views, wanted))
     if not found:
         fail("no delivery that has ended matches; batchwatch deliveries lists what there is")
     if not as_json:
@@ -254,24 +255,6 @@ async def _batch(views: Views, beginning: str, watch: str | None) -> list[dict[s
         names = ", ".join(row["watch"] for row in rows)
         fail(f"batch {ids[0]} is not known to a watch {watch}, but to: {names}")
     return seen
-
-
-def _from_store(config: str | None, ask: Callable[[Views], Awaitable[_T]]) -> _T:
-    from batchwatch.store import Database, StoreError, Views  # noqa: PLC0415
-
-    settings = settings_of(config, for_run=False)
-
-    async def look() -> _T:
-        database = await Database.open(settings.database_url.get_secret_value(), exclusive=False)
-        try:
-            return await ask(Views(database))
-        finally:
-            await database.close()
-
-    try:
-        return asyncio.run(look())
-    except StoreError as error:
-        fail(str(error))
 
 
 def _at_desk(
@@ -352,29 +335,6 @@ def _wanted(
         type=None if pattern == "*" else pattern,
         batch=batch,
         state=None if state is None else read("--state", Choice(*State), state),
-        since=_moment("--since", since),
-        until=_moment("--until", until),
+        since=moment_of("--since", since),
+        until=moment_of("--until", until),
     )
-
-
-def _moment(name: str, text: str | None) -> datetime | None:
-    """A moment as people say it: a time, or how long ago."""
-    from datetime import UTC, datetime, timedelta  # noqa: PLC0415
-
-    from batchwatch.settings.durations import EXAMPLES, parse_duration  # noqa: PLC0415
-
-    if text is None:
-        return None
-    try:
-        return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
-    except (ValueError, OverflowError):
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        fail(
-            f"{name}: {text!r} is neither a time such as 2026-11-24T08:00:00Z nor how long ago, "
-            f"such as {EXAMPLES}",
-            code=2,
-        )
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

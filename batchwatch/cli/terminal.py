@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
+    from datetime import datetime
 
     from batchwatch.settings import Settings
     from batchwatch.settings.kinds import Kind
+    from batchwatch.store import Views
 
 
 _T = TypeVar("_T")
@@ -46,6 +48,55 @@ def read(name: str, kind: Kind[_T], text: str) -> _T:
         return kind.parse(text)
     except Invalid as wrong:
         fail(str(Problem(name, wrong.given, wrong.expected, wrong.fix)), code=2)
+
+
+def moment_of(name: str, text: str | None) -> datetime | None:
+    """A moment as people say it: a time, or how long ago."""
+    from datetime import UTC, datetime, timedelta  # noqa: PLC0415
+
+    from batchwatch.settings.durations import EXAMPLES, parse_duration  # noqa: PLC0415
+
+    if text is None:
+        return None
+    try:
+        return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
+    except (ValueError, OverflowError):
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        fail(
+            f"{name}: {text!r} is neither a time such as 2026-11-24T08:00:00Z nor how long ago, "
+            f"such as {EXAMPLES}",
+            code=2,
+        )
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def from_store(config: str | None, ask: Callable[[Views], Awaitable[_T]]) -> _T:
+    """What ``ask`` finds in the store; one that cannot be read ends the command."""
+    from batchwatch.store import Database, StoreError, Views  # noqa: PLC0415
+
+    settings = settings_of(config, for_run=False)
+
+    async def look() -> _T:
+        database = await Database.open(settings.database_url.get_secret_value(), exclusive=False)
+        try:
+            return await ask(Views(database))
+        finally:
+            await database.close()
+
+    try:
+        return asyncio.run(look())
+    except StoreError as error:
+        fail(str(error))
+
+
+def known_watch(settings: Settings, name: str) -> None:
+    """End the command if there is no such watch."""
+    if name not in settings.watches:
+        names = ", ".join(settings.watches)
+        fail(f"there is no watch {name}; those that are set: {names}", code=2)
 
 
 def known_endpoint(settings: Settings, name: str) -> None:

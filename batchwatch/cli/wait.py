@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from batchwatch.cli.terminal import Config, Json, fail, print_json, read, settings_of
+from batchwatch.cli.terminal import Config, Json, fail, known_watch, print_json, read, settings_of
 
 if TYPE_CHECKING:
     from batchwatch.settings import Settings
@@ -99,9 +99,9 @@ async def _wait(
 
 def _those_that_can_ask(settings: Settings, watch: str | None) -> Settings:
     """The settings with the watches that have a key, or with the one that is meant."""
+    if watch is not None:
+        known_watch(settings, watch)
     names = [watch] if watch is not None else list(settings.watches)
-    if watch is not None and watch not in settings.watches:
-        _no_watch(watch, settings)
     chosen = {
         name: settings.watches[name]
         for name in names
@@ -110,8 +110,3 @@ def _those_that_can_ask(settings: Settings, watch: str | None) -> Settings:
     if not chosen:
         fail("there is no key to ask LlamaCloud with; set LLAMA_CLOUD_API_KEY", code=UNUSABLE)
     return settings.model_copy(update={"watches": chosen})
-
-
-def _no_watch(watch: str, settings: Settings) -> NoReturn:
-    names = ", ".join(settings.watches)
-    fail(f"there is no watch {watch}; those that are set: {names}", code=UNUSABLE)
