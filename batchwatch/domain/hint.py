@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-OLD: Final = timedelta(
-    hours=1
-)  # by the time that it claims, either way; upstream tries for seconds
+# By the time that it claims, either way; upstream tries for seconds.
+OLD: Final = timedelta(hours=1)
 KEPT: Final = timedelta(days=31)  # for the audit, and to know repeats by
 
 # A status that is not here, such as THROTTLED, has no webhook.
