@@ -345,17 +345,28 @@ def _types(patterns: Sequence[str]) -> frozenset[str]:
     return frozenset(chosen) if patterns else FOR_PROGRAMS
 
 
+_hushing: Final[set[object]] = set()  # who goes on, while it was us who decided on the log
+
+
 @contextmanager
 def hushed() -> Iterator[None]:
-    """Have nothing but warnings logged, on stderr, unless somebody has decided on it."""
-    if structlog.is_configured():
+    """Have nothing but warnings logged, on stderr, unless somebody has decided on it.
+
+    Until the last of those that go on at the same time has ended.
+    """
+    if structlog.is_configured() and not _hushing:
         yield
         return
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    me = object()
+    if not _hushing:
+        structlog.configure(
+            wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        )
+    _hushing.add(me)
     try:
         yield
     finally:
-        structlog.reset_defaults()
+        _hushing.discard(me)
+        if not _hushing:
+            structlog.reset_defaults()

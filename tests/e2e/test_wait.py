@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 from aiohttp.test_utils import unused_port
 
 import batchwatch
@@ -299,6 +300,29 @@ async def test_each_watch_is_asked_until_one_knows_it(tmp_path: Path) -> None:
                 await waiting.until_over(patience=600.0)
 
     assert outcome.succeeded
+
+
+async def test_of_two_that_wait_in_a_program_the_first_to_end_leaves_the_other_hushed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What batchwatch has to say to operators has no place in a program's output."""
+    structlog.reset_defaults()
+    clock = LeapClock()
+    async with Simulator(scenario="calm", seed=21, clock=clock) as sim:
+        ids = [
+            sim.world.plant(a_life(("PENDING", 0.0), ("COMPLETED", end), files=(GOOD,))).id
+            for end in (5.0, 500.0)
+        ]
+        capsys.readouterr()
+        await asyncio.gather(
+            *(
+                batchwatch.wait(one, api_key="llx-simulator", base_url=sim.url, clock=clock)
+                for one in ids
+            )
+        )
+
+    assert "batch.changed" not in capsys.readouterr().out
+    assert not structlog.is_configured()
 
 
 async def test_what_another_watch_sees_is_not_what_was_asked_for(tmp_path: Path) -> None:
