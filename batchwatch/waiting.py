@@ -6,6 +6,7 @@ that is gone afterwards.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -39,6 +40,7 @@ log = get_logger()
 UNKNOWN_PATIENCE: Final = 30.0  # seconds for which a batch may be unknown, for it is new
 STORE_EVERY: Final = 1.0  # seconds between two looks at a daemon's store
 SOONEST: Final = 0.2  # seconds between two looks
+LOOK_AT_LEAST: Final = 5.0  # seconds that a look is given, however little time is left
 
 
 class NoSuchBatch(LookupError):
@@ -133,12 +135,23 @@ class Wait:
     ) -> bool:
         """Look until all are over, and call ``tell`` after each look; False if ``patience`` ended.
 
-        Raises :class:`NoSuchBatch`, and :class:`CloudError` where asking
-        again would not help.
+        A LlamaCloud that does not answer holds the last look for a few
+        seconds more at most. Raises :class:`NoSuchBatch`, and
+        :class:`CloudError` where asking again would not help.
         """
         deadline = None if patience is None else self._clock.monotonic() + patience
         while True:
-            pause = await self._look()
+            left = None if deadline is None else deadline - self._clock.monotonic()
+            limit = asyncio.timeout(None if left is None else max(LOOK_AT_LEAST, left))
+            try:
+                async with limit:
+                    pause = await self._look()
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                self.trouble = "LlamaCloud did not answer in time"
+                tell(self)
+                return False
             tell(self)
             if not self.missing:
                 return True

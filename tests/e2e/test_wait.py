@@ -23,7 +23,7 @@ from batchwatch.domain.routing import Router
 from batchwatch.settings import load
 from batchwatch.simulator import FileLife, JobLife, Simulator, Step, Switch, a_life
 from batchwatch.store import Database, Store
-from batchwatch.waiting import UNKNOWN_PATIENCE, NoSuchBatch, Wait
+from batchwatch.waiting import LOOK_AT_LEAST, UNKNOWN_PATIENCE, NoSuchBatch, Wait
 from tests.support.builders import a_sighting, at
 from tests.support.clock import LeapClock
 from tests.support.daemon import ROOT, environment, running
@@ -449,3 +449,23 @@ async def test_a_key_that_is_refused_is_called_by_its_parameter() -> None:
     async with Simulator(scenario="calm", seed=16) as sim:
         with pytest.raises(batchwatch.CloudError, match="Check api_key"):
             await batchwatch.wait("bat-1", api_key="llx-wrong", base_url=sim.url)
+
+
+async def test_a_cloud_that_does_not_answer_holds_nobody_beyond_his_time() -> None:
+    """A request may take far longer than whoever waits has; what was seen before is told."""
+    async with Simulator(scenario="calm", seed=17) as sim:
+        batch = sim.world.plant(a_life(("PENDING", 0.0)))
+        settings = load(
+            environ={"LLAMA_CLOUD_API_KEY": "llx-simulator", "LLAMA_CLOUD_BASE_URL": sim.url},
+            for_run=False,
+        )
+        clock = LeapClock()
+        async with Wait([batch.id], settings, settled=True, clock=clock, beside=False) as waiting:
+            assert not await waiting.until_over(patience=0.0)
+            sim.faults.switch_on(Switch(kind="latency", seconds=3_600.0))
+            async with asyncio.timeout(2 * LOOK_AT_LEAST):
+                assert not await waiting.until_over(patience=0.0)
+            outcome = await waiting.outcome(next(iter(waiting.standings)))
+
+    assert ("PENDING", "unfinished") == (outcome.status, outcome.ending)
+    assert "did not answer" in (waiting.trouble or "")
