@@ -229,12 +229,9 @@ def print_outcome(outcome: Outcome) -> None:
         said = "time was up before LlamaCloud showed it"
     if good and counts.get("open"):
         said = f"{_files(files)}, of which {counts['open']} have jobs that may still run or fail"
-    console.print(
-        Text.assemble((f"{mark} ", colour), (printable(outcome.batch_id), "bold"), _GAP),
-        _status(printable(outcome.status or "not seen")),
-        said,
-        soft_wrap=True,
-    )
+    line = [Text(printable(outcome.batch_id), "bold"), _status(printable(outcome.status or ""))]
+    text = Text(_GAP).join(one for one in (*line, Text(said)) if one)
+    console.print(Text.assemble((f"{mark} ", colour), text), soft_wrap=True)
     for one in outcome.failures[:_FAILED_SHOWN]:
         console.print(
             Text.assemble(

@@ -258,7 +258,10 @@ class Wait:
         if len(errors) == len(self._alone) or (errors and waited >= UNKNOWN_PATIENCE):
             raise errors[0]
         if waited >= UNKNOWN_PATIENCE:
-            raise NoSuchBatch(f"no batch {unknown} is known to LlamaCloud with this key")
+            raise NoSuchBatch(
+                f"no batch {unknown} is known to LlamaCloud with this key. "
+                "Is the id whole, and of the project and region that the key belongs to?"
+            )
 
     async def _standings(
         self, views: Views, ids: Collection[BatchId], *, of: Collection[str]

@@ -158,7 +158,7 @@ async def test_without_a_terminal_each_change_is_a_line(tmp_path: Path) -> None:
     lines = done.out.splitlines()
     assert len(lines) == len(set(lines))
     assert any("1 of 2 files have ended" in line for line in lines)
-    assert "none failed" in lines[-1]
+    assert f"✓ {batch.id}  COMPLETED  2 files, none failed" == lines[-1]
     assert not done.err
 
 
@@ -258,7 +258,7 @@ async def test_a_batch_that_nobody_knows_is_given_time_and_no_more() -> None:
     clock = LeapClock()
     async with Simulator(scenario="calm", seed=10, clock=clock) as sim:
         begun = clock.monotonic()
-        with pytest.raises(batchwatch.NoSuchBatch, match="bat-nobody"):
+        with pytest.raises(batchwatch.NoSuchBatch, match=r"bat-nobody .* Is the id whole"):
             await batchwatch.wait(
                 "bat-nobody", api_key="llx-simulator", base_url=sim.url, clock=clock
             )
