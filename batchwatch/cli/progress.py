@@ -48,23 +48,25 @@ class Progress:
         for batch_id, standing in waiting.standings.items():
             status, files = _in_words(standing)
             if self._console.is_terminal:
-                self._move(batch_id, standing, status, files)
+                self._move(batch_id, standing, status)
                 if batch_id not in missing:
                     self._fill(batch_id)
             self._say(batch_id, f"{batch_id}  {status}  {files}".rstrip())
         self._say("", waiting.trouble or "")
 
-    def _move(self, batch_id: BatchId, standing: Standing | None, status: str, files: str) -> None:
+    def _move(self, batch_id: BatchId, standing: Standing | None, status: str) -> None:
         if batch_id not in self._tasks:
             shown = printable(batch_id)
             self._tasks[batch_id] = self._bars.add_task(shown, total=None, status="", files="")
         total = standing.files if standing else 0
+        ended = total - standing.fates.get(None, 0) if standing else 0
         self._bars.update(
             self._tasks[batch_id],
             status=status,
-            files=files,
+            # Short: with more words, 80 columns would cut the batch's id.
+            files=f"{ended}/{total} files" if total else "",
             total=total or None,
-            completed=total - standing.fates.get(None, 0) if standing else 0,
+            completed=ended,
         )
 
     def _fill(self, batch_id: BatchId) -> None:
