@@ -251,7 +251,8 @@ def print_audit(rows: list[dict[str, Any]], summary: dict[str, Any]) -> None:
     console = Console(**_AS_IT_IS)
     if not summary["expected"]:
         console.print(
-            "No batch with an upstream webhook has changed in that time. "
+            "No batch with an upstream webhook has changed in that time; "
+            "the last minute is not judged yet. "
             "Were all made with it, --all judges them all; docs/hints.md has how to make one.",
             soft_wrap=True,
         )

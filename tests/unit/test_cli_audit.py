@@ -139,6 +139,7 @@ def test_batches_without_a_webhook_are_judged_if_all_should_have_one(tmp_path: P
 
     alone = ask()
     assert (0, True) == (alone.exit_code, alone.stdout.startswith("No batch with an upstream"))
+    assert "the last minute is not judged yet" in alone.stdout  # whoever tries it looks at once
     every = ask("--all", "--since", "2020-01-01")
     assert (2, True) == (every.exit_code, "webhooks are kept for 31 days" in every.stderr)
 
