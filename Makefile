@@ -58,8 +58,8 @@ fmt: setup ## format the code and mend what ruff can mend
 
 # The lock is for every Python and platform that the project supports, and names no index, so
 # that it installs from whichever one the machine is set up for. dev.txt is resolved first and
-# the others from it: what is tested is what ships. The extra ed25519 ships, too: it costs
-# nothing until somebody uses it, and an image cannot be added to.
+# the others from it: what is tested is what ships. The extras ed25519 and otel ship, too: they
+# cost nothing until somebody uses them, and an image cannot be added to.
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command 'make lock' $(ARGS)
 
@@ -67,7 +67,7 @@ LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashe
 lock: ## resolve the requirements anew into requirements/ (ARGS=--upgrade; needs uv)
 	@command -v uv >/dev/null || { echo 'make lock: uv is not on the PATH; see its docs, or: pipx install uv' >&2; exit 1; }
 	$(LOCK) --output-file requirements/dev.txt --group dev pyproject.toml
-	$(LOCK) --output-file requirements/run.txt --no-annotate --constraint requirements/dev.txt --extra ed25519 pyproject.toml
+	$(LOCK) --output-file requirements/run.txt --no-annotate --constraint requirements/dev.txt --extra ed25519 --extra otel pyproject.toml
 	$(LOCK) --output-file requirements/build.txt --no-annotate --constraint requirements/dev.txt --group build
 
 .PHONY: dist

@@ -107,7 +107,9 @@ async def count_stuck(connection: AsyncConnection, watch: WatchName) -> int:
 
 async def longest_stuck(connection: AsyncConnection, watch: WatchName) -> Sequence[str]:
     """The ids of those that `watch.slow` would list, in a transaction."""
-    query = sa.select(batches.c.id).where(*_stuck_of(watch)).order_by(batches.c.changed_at)
+    # By no column as it stands: SQLite would go by an index that has it, through all of the watch.
+    longest_first = sa.type_coerce(batches.c.changed_at, sa.BigInteger) + 0
+    query = sa.select(batches.c.id).where(*_stuck_of(watch)).order_by(longest_first)
     return (await connection.scalars(query.limit(LISTED))).all()
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-HEAD: Final = "0003"  # the newest migration; a test holds it against the folder
+HEAD: Final = "0004"  # the newest migration; a test holds it against the folder
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -190,6 +190,11 @@ batches: Final = sa.Table(
         sqlite_where=sa.text("status = 'COMPLETED'"),
     ),
     sa.Index("ix_batches_changed", "changed_at"),
+    # Lists, the last changed first, or the last created.
+    sa.Index("ix_batches_of_status", "status", "changed_at"),
+    sa.Index("ix_batches_of_directory", "source_directory_id", "changed_at"),
+    sa.Index("ix_batches_of_watch", "watch", "changed_at"),
+    sa.Index("ix_batches_born", sa.text("coalesce(created_at, first_seen_at)")),
     sa.Index("ix_batches_id", "id"),
     sqlite_with_rowid=False,
 )
@@ -271,11 +276,14 @@ events: Final = sa.Table(
     sa.Column("transition", sa.Integer),
     sa.Column("occurred_at", Moment, nullable=False),
     sa.Column("payload", sa.Text, nullable=False),  # JSON: the envelope, as it is sent
+    sa.Column("trace", sa.Text),  # the W3C traceparent of what made it, if traces are kept
     sa.Index("ix_events_subject", "subject", "seq"),
+    sa.Index("ix_events_type", "type", "seq"),
     sqlite_autoincrement=True,
 )
 
 OPEN: Final = "state IN ('waiting', 'pending', 'in_flight')"
+UNSETTLED: Final = "state <> 'delivered'"  # what people look for among many that are delivered
 
 # The outbox.
 deliveries: Final = sa.Table(
@@ -320,6 +328,8 @@ deliveries: Final = sa.Table(
         "created_at",
         sqlite_where=sa.text("state = 'dead'"),
     ),
+    sa.Index("ix_deliveries_of_endpoint", "endpoint", "id"),
+    sa.Index("ix_deliveries_unsettled", "id", sqlite_where=sa.text(UNSETTLED)),
     sqlite_autoincrement=True,
 )
 
