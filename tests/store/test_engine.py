@@ -70,6 +70,7 @@ async def test_the_lock_of_a_killed_daemon_is_free(store_url: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
+@pytest.mark.filterwarnings("ignore:autogenerate skipping metadata-specified expression-based")
 async def test_the_migrations_lead_to_the_same_schema(store_url: str) -> None:
     """A new store is made in one step, an older one by migrations; nobody can tell which."""
     del store_url
