@@ -73,7 +73,6 @@ def list_batches(
     as_json: Json = False,
 ) -> None:
     """List batches, the last changed first."""
-    from batchwatch.cli.outlook import with_outlook  # noqa: PLC0415
     from batchwatch.clock import Clock  # noqa: PLC0415
 
     now = Clock().now()
@@ -82,7 +81,7 @@ def list_batches(
         wanted = status.upper() if status else None
         rows = await views.batches(watch=watch, status=wanted, limit=limit)
         others = [] if rows else await views.statuses()
-        return await with_outlook(rows, views, now=now), others, views.where
+        return await views.judgements.with_outlook(rows, now=now), others, views.where
 
     rows, others, where = from_store(config, ask)
     if as_json:
@@ -106,13 +105,13 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one batch: its timeline, its files, and who was told."""
-    from batchwatch.cli.outlook import with_outlook  # noqa: PLC0415
     from batchwatch.clock import Clock  # noqa: PLC0415
 
     now = Clock().now()
 
     async def ask(views: Views) -> list[dict[str, Any]]:
-        return await with_outlook(await _batch(views, batch, watch), views, now=now)
+        rows = await _batch(views, batch, watch)
+        return await views.judgements.with_outlook(rows, now=now)
 
     rows = from_store(config, ask)
     if as_json:

@@ -259,6 +259,12 @@ class Database:
             from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]  # noqa: PLC0415
         return insert(table)
 
+    def begins(self, column: sa.ColumnElement[str], text: str) -> sa.ColumnElement[bool]:
+        """That ``column`` begins with ``text``, in a way that an index of it helps with."""
+        if self.dialect == "sqlite":  # whose LIKE knows no case, so that no index helps
+            return sa.and_(column >= text, column < text + chr(0x10FFFF))
+        return column.startswith(text, autoescape=True)
+
     def pairs(self, name: str) -> sa.TableValuedAlias:
         """The parameter ``name``, a JSON object, as rows of (key, value)."""
         argument = sa.bindparam(name, type_=sa.Text)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import sqlalchemy as sa
 
-from batchwatch.domain.batch import BatchId, WatchName
-from batchwatch.domain.expect import Past, took
+from batchwatch.domain.batch import BatchId, Status, WatchName
+from batchwatch.domain.expect import Experience, Past, begun_at, expected_by, took
 from batchwatch.domain.judging import LISTED, Slow
 from batchwatch.store.schema import batches, watches
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from batchwatch.store.engine import Database
+
+    Row = dict[str, Any]
 
 REMEMBERED: Final = 200  # ended batches of a kind that tell what to expect: the last ones
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -97,6 +99,26 @@ class Judgements:
             )
             is not None
         ]
+
+    async def with_outlook(self, rows: list[Row], *, now: datetime) -> list[Row]:
+        """Rows of batches with ``expected``, as events have it; None for what has ended or is new.
+
+        By what like ones took.
+        """
+        learnt: dict[tuple[str, str, str], Experience] = {}
+        shown = []
+        for row in rows:
+            expected = None
+            kind = (row["watch"], row["job_type"], row["configuration_id"])
+            ended = Status(row["status"]).is_terminal or row["vanished_at"] is not None
+            if not ended and all(kind):
+                if kind not in learnt:
+                    learnt[kind] = Experience(await self.past(*kind))
+                expectation = learnt[kind].of(row["source_directory_id"])
+                begun = begun_at(row["created_at"], row["first_seen_at"])
+                expected = None if expectation is None else expected_by(expectation, begun, now=now)
+            shown.append(row | {"expected": expected})
+        return shown
 
 
 async def count_stuck(connection: AsyncConnection, watch: WatchName) -> int:

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from batchwatch.store.batches import Batches
 from batchwatch.store.endpoints import Endpoints
+from batchwatch.store.figures import Figures
 from batchwatch.store.hints import Hints
 from batchwatch.store.outbox import Outbox
 from batchwatch.store.outcomes import FileNames
+from batchwatch.store.pages import Pages
 from batchwatch.store.views import Views
 from batchwatch.store.watches import Watches
 
@@ -33,3 +35,5 @@ class Store:
         self.names = FileNames(database)
         self.hints = Hints(database)
         self.views = Views(database)
+        self.pages = Pages(database)
+        self.figures = Figures(database)

@@ -108,7 +108,7 @@ class Views:
             query = query.where(batches.c.watch == watch)
         if status is not None:
             query = query.where(batches.c.status == status)
-        return [_batch(row) for row in await self._all(query)]
+        return [batch_row(row) for row in await self._all(query)]
 
     async def batch(self, batch_id: str, *, watch: str | None = None) -> list[Row]:
         """One batch with its transitions, files, events and deliveries.
@@ -118,7 +118,7 @@ class Views:
         query = sa.select(batches).where(batches.c.id == batch_id)
         if watch is not None:
             query = query.where(batches.c.watch == watch)
-        return [_batch(row) | await self._story(row, batch_id) for row in await self._all(query)]
+        return [batch_row(row) | await self._story(row, batch_id) for row in await self._all(query)]
 
     async def named(self, beginning: str, *, limit: int = 11) -> list[str]:
         """The ids that begin so, with or without the ``bat-`` before it; an exact one is first."""
@@ -366,7 +366,8 @@ class Views:
             return [dict(row._mapping) for row in await connection.execute(query)]
 
 
-def _batch(row: Row) -> Row:
+def batch_row(row: Row) -> Row:
+    """A row of batches, with what is JSON in it read."""
     stuck = row["stuck"] and _STUCK.decode(row["stuck"])
     return row | {
         "lasted": msgspec.json.decode(row["lasted"]),
