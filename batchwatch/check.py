@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from batchwatch.daemon import cloud_of, guard_of, key_source, keys_of, upstream_session
 from batchwatch.domain.batch import Status
 from batchwatch.llamacloud.diagnosis import GOES_ON
 from batchwatch.llamacloud.errors import CloudError
+from batchwatch.parts import cloud_of, guard_of, key_source, keys_of, upstream_session
 from batchwatch.settings import Address, format_duration
 from batchwatch.settings.problems import SettingsError
 from batchwatch.settings.review import describe, overlaps, warnings

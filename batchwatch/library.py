@@ -26,13 +26,13 @@ import msgspec
 import structlog
 
 from batchwatch.clock import Clock
-from batchwatch.daemon import cloud_of, upstream_session, watch_of, watcher_of
 from batchwatch.deliver.dispatcher import Dispatcher
 from batchwatch.domain.batch import BatchId, EndpointName
 from batchwatch.domain.delivery import Attempt
 from batchwatch.domain.event import EVENT_TYPES
 from batchwatch.domain.routing import FOR_PROGRAMS, Router
 from batchwatch.metrics import Metrics
+from batchwatch.parts import cloud_of, upstream_session, watch_of, watcher_of
 from batchwatch.settings import Problem, SettingsError, load
 from batchwatch.settings.kinds import Duration
 from batchwatch.settings.problems import Invalid

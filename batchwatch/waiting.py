@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
-from batchwatch.daemon import asking_of, cloud_of, key_source, upstream_session, watch_of
 from batchwatch.domain.batch import BatchId
 from batchwatch.domain.routing import Router
 from batchwatch.domain.settle import TO_RETRY, Fate
@@ -22,6 +21,7 @@ from batchwatch.llamacloud.client import can_be_asked
 from batchwatch.llamacloud.errors import CloudError
 from batchwatch.log import get_logger
 from batchwatch.metrics import Metrics
+from batchwatch.parts import asking_of, cloud_of, key_source, upstream_session, watch_of
 from batchwatch.store import Database, Store, StoreError, Views
 from batchwatch.store.file import file_of, holder_of
 from batchwatch.store.temporary import opened

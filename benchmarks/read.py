@@ -15,8 +15,8 @@ import orjson
 from llama_cloud import LlamaCloud as Sdk
 
 from batchwatch.clock import Clock
-from batchwatch.daemon import upstream_session
 from batchwatch.llamacloud.client import BATCHES, PAGE_SIZE
+from batchwatch.parts import upstream_session
 from batchwatch.simulator import Simulator, a_life
 from benchmarks import recorded
 from benchmarks.child import started

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 from unittest import mock
 
-from batchwatch.daemon import upstream_session
+from batchwatch.parts import upstream_session
 from batchwatch.simulator import Simulator, a_life
 from batchwatch.simulator.api import pages
 from benchmarks.pipe import cloud_at, open_store, poller_of

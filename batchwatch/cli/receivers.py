@@ -94,7 +94,7 @@ def send_a_test(
     """Send a test event to an endpoint, and tell what came back."""
     from batchwatch import log  # noqa: PLC0415
     from batchwatch.clock import Clock  # noqa: PLC0415
-    from batchwatch.resend import send_test  # noqa: PLC0415
+    from batchwatch.desk import send_test  # noqa: PLC0415
     from batchwatch.settings import SettingsError  # noqa: PLC0415
 
     settings = settings_of(config, for_run=False)

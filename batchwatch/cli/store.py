@@ -24,7 +24,7 @@ from batchwatch.cli.terminal import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from batchwatch.resend import Desk
+    from batchwatch.desk import Desk
     from batchwatch.store import Views, Wanted
 
 
@@ -261,7 +261,7 @@ def _at_desk(
 ) -> _T:
     """Look at the store, or change it, beside the daemon if one runs."""
     from batchwatch.clock import Clock  # noqa: PLC0415
-    from batchwatch.resend import opened  # noqa: PLC0415
+    from batchwatch.desk import opened  # noqa: PLC0415
     from batchwatch.store import StoreError  # noqa: PLC0415
 
     settings = settings_of(config, for_run=False)

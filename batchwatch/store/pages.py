@@ -24,7 +24,7 @@ from batchwatch.store.schema import (
 from batchwatch.store.views import Row, batch_row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     from batchwatch.store.engine import Database
@@ -289,13 +289,7 @@ def _list_of_batches(wanted: WantedBatches, named: list[str] | None) -> _List:
     if wanted.by_creation:
         born = sa.func.coalesce(batches.c.created_at, batches.c.first_seen_at)  # as its index
         moment = sa.type_coerce(born, _WHOLE)
-    within: list[sa.ColumnElement[bool]] = []
-    if named:
-        within.append(batches.c.id.in_(named))
-    if wanted.active:
-        within.append(sa.text("active"))  # type: ignore[arg-type]  # a condition, too
-    if wanted.stuck:
-        within.append(sa.text("stuck IS NOT NULL"))  # type: ignore[arg-type]  # likewise
+    within = list(_few(wanted, named))
     if within:
         moment += 0  # few enough to be sorted; else SQLite would prefer the index with the order
     besides = [_mentions(wanted.text)] if wanted.text and not named else []
@@ -321,6 +315,16 @@ def _list_of_batches(wanted: WantedBatches, named: list[str] | None) -> _List:
         within=within,
         besides=besides,
     )
+
+
+def _few(wanted: WantedBatches, named: list[str] | None) -> Iterator[sa.ColumnElement[bool]]:
+    """Conditions that leave few batches, whatever the table holds."""
+    if named:
+        yield batches.c.id.in_(named)
+    if wanted.active:
+        yield sa.text("active")  # type: ignore[misc]  # a condition, too
+    if wanted.stuck:
+        yield sa.text("stuck IS NOT NULL")  # type: ignore[misc]  # likewise
 
 
 def _equal(column: str, value: str) -> Condition:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchwatch.daemon import guard_of, headers_of
 from batchwatch.deliver.guard import Guard
+from batchwatch.parts import guard_of, headers_of
 from batchwatch.settings import Settings, SettingsError, WebhookSettings, load
 from batchwatch.settings.review import describe, warnings
 from batchwatch.settings.tls import tls_contexts

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 import structlog
 
-from batchwatch import daemon
+from batchwatch import daemon, parts
 from batchwatch.clock import Clock
 from batchwatch.domain.batch import RUNNING, BatchId, EndpointName, WatchName
 from batchwatch.domain.delivery import Attempt, Settled, State
@@ -68,7 +68,7 @@ def upkeep(store: Store, dispatcher: Dispatcher, *, watches: tuple[str, ...] = (
 async def by_a_command(url: str, record: Record) -> None:
     """Write a record as a command does that is called beside the daemon."""
     database = await Database.open(url, exclusive=False, writes=True)
-    outbox = Outbox(database, daemon.router_of(load(environ={}, for_run=False)), Clock())
+    outbox = Outbox(database, parts.router_of(load(environ={}, for_run=False)), Clock())
     await Endpoints(database, outbox).change(HOOK, lambda _: (record, None))
     await database.close()
 

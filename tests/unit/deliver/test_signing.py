@@ -260,14 +260,14 @@ def test_who_has_no_asymmetric_key_does_not_pay_for_it() -> None:
     """The daemon imports nothing of it, nor what writes CloudEvents."""
     code = """
 import sys
-from batchwatch import daemon
+from batchwatch import daemon, parts
 from batchwatch.settings import load
 given = load(environ={
     "LLAMA_CLOUD_API_KEY": "llx-key",
     "BATCHWATCH_WEBHOOK_URL": "https://receiver.example/hook",
     "BATCHWATCH_WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
 })
-daemon.endpoint_of("webhook", given.endpoints["webhook"], None, None)
+parts.endpoint_of("webhook", given.endpoints["webhook"], None, None)
 print([one for one in ("cryptography", "batchwatch.deliver.cloudevents") if one in sys.modules])
 """
     done = subprocess.run(

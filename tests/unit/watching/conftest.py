@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchwatch.daemon import upstream_session
 from batchwatch.domain.batch import EndpointName
 from batchwatch.domain.delivery import Attempt, Settled, State
 from batchwatch.domain.routing import FOR_PROGRAMS, Router
@@ -19,6 +18,7 @@ from batchwatch.llamacloud.budget import Budget
 from batchwatch.llamacloud.client import LlamaCloud, Scope
 from batchwatch.llamacloud.errors import CloudError
 from batchwatch.metrics import Metrics
+from batchwatch.parts import upstream_session
 from batchwatch.store import Batches, Database, Outbox, Store, Views, Watches
 from batchwatch.watching.poller import Pass, Poller
 from batchwatch.watching.settler import Settler

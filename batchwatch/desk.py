@@ -1,4 +1,4 @@
-"""Send again what was given up or lost by its receiver, and send a test, by hand."""
+"""What is done by hand: send again what was given up or lost, test, enable and disable."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from batchwatch.daemon import endpoint_of, router_of, sender_of
 from batchwatch.deliver.connections import Connections
 from batchwatch.domain.batch import EndpointName
 from batchwatch.domain.delivery import Claimed, DeliveryId
 from batchwatch.domain.event import a_test_of
 from batchwatch.domain.health import Record
+from batchwatch.parts import endpoint_of, router_of, sender_of
 from batchwatch.settings.tls import tls_contexts
 from batchwatch.store import Database, Store
 
@@ -35,7 +35,8 @@ async def opened(settings: Settings, clock: Clock, *, writes: bool) -> AsyncIter
     url = settings.database_url.get_secret_value()
     database = await Database.open(url, exclusive=False, writes=writes)
     try:
-        yield Desk(settings, database, clock)
+        store = Store(database, router_of(settings), clock, beside=True)
+        yield Desk(settings, store, clock)
     finally:
         await database.close()
 
@@ -43,8 +44,7 @@ async def opened(settings: Settings, clock: Clock, *, writes: bool) -> AsyncIter
 class Desk:
     """What may be done by hand to deliveries and endpoints."""
 
-    def __init__(self, settings: Settings, database: Database, clock: Clock) -> None:
-        store = Store(database, router_of(settings), clock, beside=True)
+    def __init__(self, settings: Settings, store: Store, clock: Clock) -> None:
         self.views = store.views
         self._settings = settings
         self._clock = clock
