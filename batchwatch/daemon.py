@@ -6,6 +6,7 @@ import asyncio
 import gc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from batchwatch.deliver.connections import Connections
@@ -16,7 +17,6 @@ from batchwatch.log import get_logger
 from batchwatch.metrics import Metrics
 from batchwatch.parts import (
     cloud_of,
-    doors_of,
     endpoint_of,
     guard_of,
     key_source,
@@ -30,9 +30,10 @@ from batchwatch.parts import (
 from batchwatch.settings import SettingsError
 from batchwatch.settings.review import expired, warnings
 from batchwatch.settings.tls import tls_contexts
+from batchwatch.site import access_of, live_of, routes_of
 from batchwatch.store import Database, Store, StoreError
-from batchwatch.web.hooks import Hooks
-from batchwatch.web.server import Troubles, serve
+from batchwatch.web.health import Troubles
+from batchwatch.web.server import serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -127,30 +128,24 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             watchers=watchers,
         )
 
-        async def troubles() -> Troubles:
-            ailing = {f"endpoint {name}": why for name, why in dispatcher.troubles().items()}
-            if pinger.trouble:
-                ailing["heartbeat"] = pinger.trouble
-            grave = await _troubles(watchers, store.views)
-            if dispatcher.store_trouble:
-                grave.setdefault("store", dispatcher.store_trouble)
-            return Troubles(grave=grave, ailing=ailing)
-
+        live = live_of(
+            settings,
+            store=store,
+            clock=clock,
+            dispatcher=dispatcher,
+            watchers=watchers,
+            troubles=partial(_troubles, watchers, store.views, dispatcher, pinger),
+            stopping=stop,
+        )
+        routes = routes_of(
+            live,
+            settings,
+            watchers=watchers,
+            metrics=metrics,
+            keys=lambda: public_keys(endpoints, now=clock.now()),
+        )
         url = await stack.enter_async_context(
-            serve(
-                settings.listen.host,
-                settings.listen.port,
-                token=settings.api_token.get_secret_value() if settings.api_token else None,
-                metrics=metrics,
-                troubles=troubles,
-                keys=lambda: public_keys(endpoints, now=clock.now()),
-                hooks=Hooks(
-                    doors_of(settings, watchers),
-                    hints=store.hints,
-                    clock=clock,
-                    metrics=metrics,
-                ),
-            )
+            serve(settings.listen.host, settings.listen.port, routes, access=access_of(settings))
         )
         log.info(
             "daemon.started",
@@ -197,16 +192,24 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
     log.info("daemon.stopped")
 
 
-async def _troubles(watchers: Sequence[Watcher], views: Views) -> dict[str, str]:
-    found = {}
+async def _troubles(
+    watchers: Sequence[Watcher], views: Views, dispatcher: Dispatcher, pinger: Pinger
+) -> Troubles:
+    """Which parts are not well, and why."""
+    grave = {}
     try:
         await views.watches()
     except StoreError as error:
-        found["store"] = str(error)
+        grave["store"] = str(error)
     for watcher in watchers:
         if troubles := watcher.troubles():
-            found[f"watch {watcher.watch.name}"] = "; ".join(troubles)
-    return found
+            grave[f"watch {watcher.watch.name}"] = "; ".join(troubles)
+    if dispatcher.store_trouble:
+        grave.setdefault("store", dispatcher.store_trouble)
+    ailing = {f"endpoint {name}": why for name, why in dispatcher.troubles().items()}
+    if pinger.trouble:
+        ailing["heartbeat"] = pinger.trouble
+    return Troubles(grave=grave, ailing=ailing)
 
 
 def _counter(

@@ -97,6 +97,10 @@ class Desk:
             EndpointName(name), lambda record: record.disabled("by hand", now=now)
         )
 
+    async def test(self, name: str) -> Attempt:
+        """Send ``endpoint.test`` to one endpoint at once; what came back."""
+        return await send_test(self._settings, name, self._clock)
+
 
 async def send_test(settings: Settings, name: str, clock: Clock) -> Attempt:
     """Send ``endpoint.test`` to one endpoint at once, just as the daemon would send an event.

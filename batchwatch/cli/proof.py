@@ -22,7 +22,6 @@ from batchwatch.cli.terminal import (
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from batchwatch.domain.coverage import Gap, Piece
     from batchwatch.settings import Settings
 
 
@@ -86,66 +85,16 @@ def _proof(
     now: datetime,
     is_running: bool,
 ) -> dict[str, Any]:
-    """One watch's, as programs get it. Times are upstream's."""
     from batchwatch.domain.cadence import silence_allowed  # noqa: PLC0415
-    from batchwatch.domain.coverage import State, proof  # noqa: PLC0415
+    from batchwatch.domain.proof import proof_of  # noqa: PLC0415
 
-    if row is None:
-        return {"watch": name, "proven": False, "since": since, "until": now, "began": None}
-    skew = timedelta(seconds=row["skew"])
-    since, now = since + skew, now + skew
-    ledger = row["ledger"]
-    pieces = proof(
-        ledger,
+    return proof_of(
+        name,
+        row["ledger"] if row else None,
+        skew=row["skew"] if row else 0.0,
         since=since,
         now=now,
         allowed=silence_allowed(settings.watches[name].poll_interval),
-        present=_present(row, now, is_running=is_running),
+        trouble=row["trouble"] if row else None,
+        is_running=is_running,
     )
-    gaps = [one for one in pieces if one.state in (State.CLOSED, State.OPEN)]
-    return {
-        "watch": name,
-        "proven": all(one.state is not State.OPEN for one in gaps),
-        "since": since,
-        "until": now,
-        "began": ledger.started_at,
-        "rescoped": any(one.end < ledger.started_at for one in ledger.windows),
-        "covered_to": max((one.end for one in ledger.windows), default=None),
-        "passes": sum(one.passes for one in ledger.windows if one.end >= since),
-        "watched": [
-            {"from": one.start, "to": one.end}
-            for one in pieces
-            if one.state in (State.WATCHED, State.DUE)
-        ],
-        "gaps": [_row(one) for one in gaps],
-    }
-
-
-def _present(row: dict[str, Any], now: datetime, *, is_running: bool) -> Gap:
-    """Why there is nothing in the ledger since its last entry, should that be long ago."""
-    import msgspec  # noqa: PLC0415
-
-    from batchwatch.domain.coverage import Gap, Kind  # noqa: PLC0415
-
-    if not is_running:
-        return Gap(now, now, Kind.STOPPED, "no daemon is running")
-    trouble = msgspec.json.decode(row["troubles"]).get("discovery")
-    if trouble is not None:
-        return Gap(now, now, Kind.FAILING, trouble["reason"])
-    return Gap(now, now, Kind.SLOW, "the present pass does not come to its end")
-
-
-def _row(piece: Piece) -> dict[str, Any]:
-    gap = piece.gap
-    assert gap is not None  # noqa: S101  # of these two states each has one
-    return {
-        "from": piece.start,
-        "to": piece.end,
-        "seconds": round((piece.end - piece.start).total_seconds(), 3),
-        "kind": gap.kind.value,
-        "reason": gap.reason,
-        "closed_at": gap.closed_at,
-        "listed_from": gap.listed_from,
-        "found": gap.found,
-        "what_to_do": gap.what_to_do if gap.is_open else None,
-    }

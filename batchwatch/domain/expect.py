@@ -46,17 +46,17 @@ class Expectation:
     @property
     def median(self) -> float:
         """Seconds."""
-        return _quantile(self.seconds, 0.5)
+        return quantile(self.seconds, 0.5)
 
     @property
     def low(self) -> float:
         """Seconds that nine in ten take at least."""
-        return _quantile(self.seconds, 0.1)
+        return quantile(self.seconds, 0.1)
 
     @property
     def high(self) -> float:
         """Seconds that nine in ten take at most."""
-        return _quantile(self.seconds, 0.9)
+        return quantile(self.seconds, 0.9)
 
     def end(self, begun: datetime, *, now: datetime) -> tuple[datetime, bool]:
         """When one that was begun then should end, and whether that is over.
@@ -69,7 +69,7 @@ class Expectation:
         if elapsed > self.high:
             return begun + timedelta(seconds=self.high), True
         longer = [one for one in self.seconds if one > elapsed] or [self.high]
-        return begun + timedelta(seconds=_quantile(longer, 0.5)), False
+        return begun + timedelta(seconds=quantile(longer, 0.5)), False
 
 
 class Experience:
@@ -182,14 +182,14 @@ def _limit(seconds: Sequence[float]) -> float:
     By medians of logarithms: durations are skewed, and one that was stuck
     itself must not widen the limit for the next.
     """
-    median = _quantile(seconds, 0.5)
+    median = quantile(seconds, 0.5)
     off = sorted(abs(math.log(one / median)) for one in seconds)
-    deviation = max(LEAST_DEVIATION, _OF_A_NORMAL * _quantile(off, 0.5))
+    deviation = max(LEAST_DEVIATION, _OF_A_NORMAL * quantile(off, 0.5))
     factor = max(LEAST_FACTOR, math.exp(min(DEVIATIONS * deviation, 100.0)))
     return min(LONGEST, max(median * factor, median + LEAST_MARGIN))
 
 
-def _quantile(ascending: Sequence[float], share: float) -> float:
+def quantile(ascending: Sequence[float], share: float) -> float:
     """Between two samples, the share of the way from one to the other."""
     place = share * (len(ascending) - 1)
     below = math.floor(place)

@@ -37,6 +37,16 @@ class Priority(IntEnum):
     SETTLE = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a budget lets through at present."""
+
+    left: float  # requests that may be sent at once
+    per_minute: float  # as upstream lets us
+    configured: float  # per minute, when all is well
+    paused_for: float  # seconds until upstream's Retry-After is over; 0 if it is
+
+
 class HeldBack(Exception):
     """Upstream asked for a pause too long to be waited out in silence."""
 
@@ -84,6 +94,17 @@ class Budget:
     def blocked_for(self) -> float:
         """Seconds until upstream's ``Retry-After`` is over; 0 if it is."""
         return max(0.0, self._blocked_until - self._clock.monotonic())
+
+    @property
+    def allowance(self) -> Allowance:
+        """How things are, for people and metrics."""
+        gained = max(0.0, self._clock.monotonic() - self._filled_at) * self._rate
+        return Allowance(
+            left=min(self._burst, self._tokens + gained),
+            per_minute=self._rate * 60,
+            configured=self._configured * 60,
+            paused_for=self.blocked_for,
+        )
 
     async def acquire(self, priority: Priority) -> None:
         """Return when a request may be sent. May be cancelled, and then costs nothing.

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from batchwatch.clock import Clock
     from batchwatch.domain.batch import BatchId, FileOutcome, Observation, Status
-    from batchwatch.llamacloud.budget import Budget
+    from batchwatch.llamacloud.budget import Allowance, Budget
     from batchwatch.llamacloud.wire import Body, Item
 
 T = TypeVar("T")
@@ -118,6 +118,11 @@ class LlamaCloud:
     def requests(self) -> int:
         """How many were sent so far, retries included."""
         return self._transport.requests
+
+    @property
+    def allowance(self) -> Allowance:
+        """What its budget lets through at present."""
+        return self._budget.allowance
 
     @property
     def paused_for(self) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +23,7 @@ from batchwatch.store.engine import unbroken
 from batchwatch.store.schema import OPEN, attempts, deliveries, events, to_micros
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -51,11 +52,22 @@ class Outbox:
         self._clock = clock
         self._beside = beside  # a daemon, by a command: what it makes due is due by any clock
         self._signals: defaultdict[EndpointName, asyncio.Event] = defaultdict(asyncio.Event)
+        self._listeners: set[asyncio.Event] = set()
         self._statements = _Statements(database)
 
     def signal(self, endpoint: EndpointName) -> asyncio.Event:
         """Set whenever there may be something new to claim for ``endpoint``."""
         return self._signals[endpoint]
+
+    @contextmanager
+    def listening(self) -> Iterator[asyncio.Event]:
+        """An event that is set after each commit by this process, for as long as it is held."""
+        heard = asyncio.Event()
+        self._listeners.add(heard)
+        try:
+            yield heard
+        finally:
+            self._listeners.discard(heard)
 
     def signal_all(self) -> None:
         """Wake all who deliver."""
@@ -92,8 +104,15 @@ class Outbox:
 
     def committed(self, new: Iterable[Event]) -> None:
         """Wake those who deliver, now that these events are in the store."""
+        new = list(new)
         for endpoint in {name for event in new for name in self._router.endpoints_for(event)}:
             self._signals[endpoint].set()
+        if new:
+            self._tell_listeners()
+
+    def _tell_listeners(self) -> None:
+        for heard in self._listeners:
+            heard.set()
 
     @unbroken
     async def announce(self, event: Event) -> None:
@@ -194,6 +213,7 @@ class Outbox:
         waiting = settled if moved else [one for one in settled if one.state is State.PENDING]
         for endpoint in {one.delivery.endpoint for one in waiting}:
             self._signals[endpoint].set()
+        self._tell_listeners()
 
     @unbroken
     async def give_back(self, ids: Collection[DeliveryId]) -> None:

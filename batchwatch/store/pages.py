@@ -118,6 +118,12 @@ class Pages:
         rows = {(row["watch"], row["id"]): batch_row(row) for row in await self._all(query)}
         return Page([rows[name] for name in names if name in rows], after)
 
+    async def batch(self, watch: str, id_: str) -> Row | None:
+        """One batch; None if that watch knows no such one."""
+        query = sa.select(batches).where(batches.c.watch == watch, batches.c.id == id_)
+        rows = await self._all(query)
+        return batch_row(rows[0]) if rows else None
+
     async def deliveries(
         self, wanted: WantedDeliveries, *, after: Key | None = None, limit: int
     ) -> Page:

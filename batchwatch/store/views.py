@@ -209,13 +209,21 @@ class Views:
         )
 
     async def ledgers(self, since: datetime) -> list[Row]:
-        """Each watch with its ledger from ``since`` on, and how far upstream's clock is ahead."""
+        """Each watch with its ledger from ``since`` on.
+
+        And how far upstream's clock is ahead, and why discovery fails, if it does.
+        """
         async with self._database.read() as connection:
             found = await of_time.since(connection, since)
         rows = []
         for row in await self._all(sa.select(watches).order_by(watches.c.name)):
             windows, gaps, skew = found.get(row["name"], ([], [], 0.0))
-            rows.append(row | {"ledger": Ledger(row["started_at"], windows, gaps), "skew": skew})
+            trouble = msgspec.json.decode(row["troubles"]).get("discovery")
+            rows.append(
+                row
+                | {"ledger": Ledger(row["started_at"], windows, gaps), "skew": skew}
+                | {"trouble": trouble and trouble["reason"]}
+            )
         return rows
 
     async def outbox(self) -> list[OutboxDepth]:
@@ -269,7 +277,7 @@ class Views:
         )
         return await self._all(query)
 
-    async def replayable(self, wanted: Wanted) -> list[int]:
+    async def replayable(self, wanted: Wanted, *, limit: int | None = None) -> list[int]:
         """The ids of the deliveries that are meant and have ended, in the order they were owed."""
         query = (
             sa.select(deliveries.c.id)
@@ -279,12 +287,27 @@ class Views:
                 deliveries.c.state.not_in([one.value for one in STILL_OPEN]),
             )
             .order_by(deliveries.c.id)
+            .limit(limit)
         )
         async with self._database.read() as connection:
             return list(await connection.scalars(query))
 
-    async def _files(self, batch: Row) -> list[Row]:
-        """Its files with what became of each; None while that is open."""
+    async def transitions(self, watch: str, batch_id: str) -> list[Row]:
+        """The recorded changes of a batch's status, in order."""
+        return await self._all(
+            sa.select(
+                transitions.c.number,
+                transitions.c.from_status,
+                transitions.c.to_status,
+                transitions.c.observed_at,
+                transitions.c.updated_at,
+            )
+            .where(transitions.c.watch == watch, transitions.c.batch_id == batch_id)
+            .order_by(transitions.c.number)
+        )
+
+    async def files(self, batch: Row) -> list[Row]:
+        """The files of a row of batches with what became of each; None while that is open."""
         names = (file_names.c.watch == file_outcomes.c.watch) & (
             file_names.c.source_directory_file_id == file_outcomes.c.source_directory_file_id
         )
@@ -310,9 +333,6 @@ class Views:
 
     async def _story(self, batch: Row, batch_id: str) -> Row:
         watch: str = batch["watch"]
-
-        def of(table: sa.Table) -> sa.ColumnElement[bool]:
-            return (table.c.watch == watch) & (table.c.batch_id == batch_id)
 
         told = await self._all(
             sa.select(events.c.id, events.c.type, events.c.transition, events.c.occurred_at)
@@ -343,18 +363,8 @@ class Views:
             .order_by(attempts.c.delivery_id, attempts.c.number)
         )
         return {
-            "transitions": await self._all(
-                sa.select(
-                    transitions.c.number,
-                    transitions.c.from_status,
-                    transitions.c.to_status,
-                    transitions.c.observed_at,
-                    transitions.c.updated_at,
-                )
-                .where(of(transitions))
-                .order_by(transitions.c.number)
-            ),
-            "files": await self._files(batch),
+            "transitions": await self.transitions(watch, batch_id),
+            "files": await self.files(batch),
             "events": told,
             "deliveries": [
                 one | {"tries": [t for t in tried if t["delivery_id"] == one["id"]]} for one in sent

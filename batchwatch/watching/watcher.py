@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from batchwatch.clock import Clock
+    from batchwatch.llamacloud.budget import Allowance
     from batchwatch.metrics import Metrics
     from batchwatch.watching.hints import Follower
     from batchwatch.watching.poller import Pass, Poller
@@ -68,6 +69,7 @@ class Watcher:
         self._refreshing: asyncio.Task[None] | None = None
         self._began_at = self._refreshed_at = clock.monotonic()
         self._pass_began_at: float | None = None  # of the present one
+        self._asked = asyncio.Event()  # not to wait for the next pass
         self.last_good: float | None = None  # monotonic, when the last whole pass ended
         self._turned_at = clock.monotonic()  # when it last looked whether passes still end
         self._silence_told: float | None = None  # the last good pass whose absence was told
@@ -81,6 +83,7 @@ class Watcher:
                 self._complete_for_ever(group),
                 self._settle_for_ever(group),
                 self._look_after(group),
+                self._heed(stop),
             ):
                 self._go(group, forever)
             if self.follower is not None:
@@ -88,10 +91,20 @@ class Watcher:
             if self._first_after:
                 await self._clock.wait(stop, self._first_after)
             while not stop.is_set():
+                self._asked.clear()
                 pause = await self._pass(group)
-                await self._clock.wait(stop, pause)
+                await self._clock.wait(self._asked, pause)
             for task in self._beside:
                 task.cancel()
+
+    def poll_now(self) -> None:
+        """Begin the next pass at once; when one is under way, another after it."""
+        self._asked.set()
+
+    @property
+    def allowance(self) -> Allowance:
+        """What LlamaCloud lets it ask at present."""
+        return self._poller.cloud.allowance
 
     @property
     def is_stalled(self) -> bool:
@@ -135,6 +148,10 @@ class Watcher:
         self._passed(this, self._clock.monotonic() - begun)
         self._refresh(group, this)
         return next_poll(self.watch.interval, active=this.active or 0)
+
+    async def _heed(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._asked.set()
 
     async def _look_after(self, group: asyncio.TaskGroup) -> None:
         """Refresh, and tell, when passes do not end; until cancelled."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -18,6 +17,8 @@ from batchwatch.llamacloud.webhook import HEADER, is_signed, read_hint
 from batchwatch.llamacloud.wire import Unreadable
 from batchwatch.log import get_logger
 from batchwatch.store import StoreError
+from batchwatch.web.problem import Problem
+from batchwatch.web.route import Role, Route
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -72,6 +73,10 @@ class Hooks:
         self._clock = clock
         self._metrics = metrics
         self._told: set[tuple[WatchName, Outcome]] = set()  # warned of, until one is taken
+
+    def routes(self) -> list[Route]:
+        """What is to be served: to everybody, for a signature is theirs."""
+        return [Route("POST", PATH, self.take, Role.NONE)]
 
     async def take(self, request: web.Request) -> web.Response:
         """Answer one request, whatever it is."""
@@ -138,9 +143,7 @@ class Hooks:
         self._metrics.hints.labels(door.watch if door else NO_WATCH, outcome.value).inc()
         if door is not None and outcome in (Outcome.UNSIGNED, Outcome.UNREADABLE):
             self._warn(door, outcome, detail)
-        return web.json_response(
-            {"title": HTTPStatus(status).phrase, "detail": detail}, status=status
-        )
+        return Problem(status, detail).answer()
 
     def _warn(self, door: Door, outcome: Outcome, reason: str) -> None:
         """Say the first of a kind since one was taken; the others are counted."""

@@ -22,8 +22,9 @@ from batchwatch.store import Database, Hints
 from batchwatch.store.errors import StoreFull
 from batchwatch.store.schema import hints as table
 from batchwatch.web import hooks
+from batchwatch.web.access import Access
 from batchwatch.web.hooks import LARGEST_BODY, Door, Hooks
-from batchwatch.web.server import Troubles, serve
+from batchwatch.web.server import serve
 from tests.support.clock import ManualClock
 from tests.support.hints import HINT_SECRET, a_body, signed
 
@@ -70,10 +71,6 @@ class Site:
             return [tuple(row) for row in rows]
 
 
-async def no_troubles() -> Troubles:
-    return Troubles()
-
-
 @asynccontextmanager
 async def served(folder: Path, *, secrets: Sequence[str] = (HINT_SECRET,)) -> AsyncIterator[Site]:
     """A server with a watch whose hints are on, and one whose are off."""
@@ -87,15 +84,7 @@ async def served(folder: Path, *, secrets: Sequence[str] = (HINT_SECRET,)) -> As
     taking = Hooks(doors, hints=Hints(database), clock=ManualClock(), metrics=site.metrics)
     try:
         async with (
-            serve(
-                "127.0.0.1",
-                0,
-                token="0123456789abcdef",
-                metrics=site.metrics,
-                troubles=no_troubles,
-                keys=list,
-                hooks=taking,
-            ) as url,
+            serve("127.0.0.1", 0, taking.routes(), access=Access(token="0123456789abcdef")) as url,
             aiohttp.ClientSession(url) as http,
         ):
             site.http = http
@@ -172,7 +161,7 @@ async def test_what_is_not_signed_is_refused(tmp_path: Path, headers: dict[str, 
             answers = [await site.post(a_body(), headers) for _ in range(3)]
 
         detail = "LC-Signature must be sha256= and the HMAC-SHA256 of the body in hex"
-        assert [(401, {"title": "Unauthorized", "detail": detail})] * 3 == answers
+        assert [(401, {"title": "Unauthorized", "status": 401, "detail": detail})] * 3 == answers
         assert ([], []) == (site.wanted, await site.noted())
         assert {("main", "unsigned"): 3} == site.counted()
         assert ["warning", "debug", "debug"] == [one["log_level"] for one in logs]

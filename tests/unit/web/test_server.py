@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 from contextlib import asynccontextmanager
@@ -20,11 +21,11 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from structlog.testing import capture_logs
 
 from batchwatch import __version__
-from batchwatch.clock import Clock
 from batchwatch.metrics import Metrics
 from batchwatch.simulator import Simulator, Switch
-from batchwatch.web.hooks import Hooks
-from batchwatch.web.server import ListenError, Troubles, serve
+from batchwatch.web.access import Access
+from batchwatch.web.health import Health, Troubles
+from batchwatch.web.server import ListenError, serve
 from tests.support.daemon import environment, running
 from tests.support.receiver import Receiver
 
@@ -74,11 +75,8 @@ async def served(
         serve(
             host,
             port,
-            token=token,
-            metrics=metrics or Metrics(),
-            troubles=found,
-            keys=lambda: keys,
-            hooks=Hooks((), hints=NO_STORE, clock=Clock(), metrics=Metrics()),
+            Health(metrics=metrics or Metrics(), troubles=found, keys=lambda: keys).routes(),
+            access=Access(token=token),
         ) as url,
         aiohttp.ClientSession(url) as http,
     ):
@@ -113,10 +111,11 @@ async def test_the_root_names_what_there_is() -> None:
     async with served() as site, site.http.get("/") as answer:
         said = await answer.json()
         ends = (await answer.text()).endswith("}\n")
-        asked = [(await site.asked(path.format(watch="default")))[0] for path in said["paths"]]
+        of_health = [path for path in said["paths"] if path.count("/") == 1 or "keys" in path]
+        asked = [(await site.asked(path))[0] for path in of_health]
 
     assert (__version__, os.getpid(), True) == (said["batchwatch"], said["process"], ends)
-    assert [HTTPStatus.OK] * 4 + [HTTPStatus.METHOD_NOT_ALLOWED] == asked
+    assert [HTTPStatus.OK] * 4 == asked
 
 
 async def test_who_is_not_ready_names_every_trouble_and_why() -> None:
@@ -215,6 +214,7 @@ async def test_with_a_token_metrics_are_for_whoever_sends_it(given: str | None) 
     assert 'Bearer realm="batchwatch"' == answer.headers["WWW-Authenticate"]
     assert problem == {
         "title": "Unauthorized",
+        "status": 401,
         "detail": "send Authorization: Bearer BATCHWATCH_API_TOKEN",
     }
 
@@ -277,14 +277,15 @@ async def test_head_is_answered_like_get_without_the_body(path: str) -> None:
         ("DELETE", "/metrics", HTTPStatus.METHOD_NOT_ALLOWED),
     ],
 )
-async def test_what_is_not_there_is_said_in_a_line(
+async def test_what_is_not_there_is_said_as_a_problem(
     method: str, path: str, status: HTTPStatus
 ) -> None:
     """And logs nothing: scanners knock at every door."""
     with capture_logs() as logs:
         async with served() as site:
-            assert (status, f"{status}: {status.phrase}") == await site.asked(path, method=method)
+            found, text = await site.asked(path, method=method)
 
+    assert (status, status.phrase) == (found, json.loads(text)["title"])
     assert [] == logs
 
 

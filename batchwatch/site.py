@@ -1,0 +1,127 @@
+"""From the daemon's parts to what it serves: the routes of all parts of the web, and who may."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from batchwatch.desk import Desk
+from batchwatch.domain.batch import EndpointName
+from batchwatch.parts import doors_of
+from batchwatch.web.access import Access
+from batchwatch.web.api.interface import Api
+from batchwatch.web.feed import Feed
+from batchwatch.web.health import Health
+from batchwatch.web.hooks import Hooks
+from batchwatch.web.live import Live, WatchNow
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from batchwatch.clock import Clock
+    from batchwatch.deliver.dispatcher import Dispatcher
+    from batchwatch.metrics import Metrics
+    from batchwatch.settings import Settings
+    from batchwatch.store import Store
+    from batchwatch.watching.watcher import Watcher
+    from batchwatch.web.health import Troubles
+    from batchwatch.web.route import Route
+
+
+def live_of(  # noqa: PLR0913  # the parts that the web speaks to
+    settings: Settings,
+    *,
+    store: Store,
+    clock: Clock,
+    dispatcher: Dispatcher,
+    watchers: Sequence[Watcher],
+    troubles: Callable[[], Awaitable[Troubles]],
+    stopping: asyncio.Event,
+) -> Live:
+    """What the web is given of the running daemon."""
+    desk = Desk(settings, store, clock)
+    by_name: dict[str, Watcher] = {one.watch.name: one for one in watchers}
+
+    async def endpoints() -> list[dict[str, Any]]:
+        ailing = dispatcher.troubles()
+        return [
+            row | {"trouble": ailing.get(EndpointName(row["endpoint"]))}
+            for row in await desk.endpoints()
+        ]
+
+    async def replay(ids: Sequence[int]) -> int:
+        done = await desk.replay(ids)
+        await dispatcher.reload()  # the lanes look again
+        return done
+
+    async def enable(name: str) -> bool:
+        changed = await desk.enable(name)
+        await dispatcher.reload()
+        return changed
+
+    async def disable(name: str) -> bool:
+        changed = await desk.disable(name)
+        await dispatcher.reload()
+        return changed
+
+    return Live(
+        store=store,
+        clock=clock,
+        started_at=clock.now(),
+        stopping=stopping,
+        watches=lambda: [
+            _now(one, clock, takes_hints=bool(settings.watches[one.watch.name].hint_secret))
+            for one in watchers
+        ],
+        endpoints=endpoints,
+        troubles=troubles,
+        replay=replay,
+        enable=enable,
+        disable=disable,
+        test=desk.test,
+        poll=lambda name: by_name[name].poll_now(),
+    )
+
+
+def routes_of(
+    live: Live,
+    settings: Settings,
+    *,
+    watchers: Sequence[Watcher],
+    metrics: Metrics,
+    keys: Callable[[], Sequence[Mapping[str, str | None]]],
+) -> list[Route]:
+    """All that is served."""
+    hooks = Hooks(
+        doors_of(settings, watchers), hints=live.store.hints, clock=live.clock, metrics=metrics
+    )
+    health = Health(metrics=metrics, troubles=live.troubles, keys=keys)
+    # The feed before the API: it is one of the paths that the API would take for an event's.
+    return [
+        *health.routes(), *hooks.routes(), *Feed(live).routes(), *Api(live).routes(),
+    ]  # fmt: skip
+
+
+def access_of(settings: Settings) -> Access:
+    """Who may ask for what."""
+    return Access(token=settings.api_token.get_secret_value() if settings.api_token else None)
+
+
+def _now(watcher: Watcher, clock: Clock, *, takes_hints: bool) -> WatchNow:
+    watch = watcher.watch
+    good = None
+    if watcher.last_good is not None:
+        good = clock.now() - timedelta(seconds=clock.monotonic() - watcher.last_good)
+    return WatchNow(
+        name=watch.name,
+        base_url=watch.base_url,
+        project_id=watch.project_id,
+        organization_id=watch.organization_id,
+        source_directory_id=watch.source_directory_id,
+        interval=watch.interval,
+        last_good_poll=good,
+        allowance=watcher.allowance,
+        troubles=watcher.troubles(),
+        takes_hints=takes_hints,
+    )

@@ -1,0 +1,168 @@
+"""The live feed: events as they are committed, for whoever holds a request open (SSE).
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html. Who was away
+says with ``Last-Event-ID`` what came last, and misses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from batchwatch.store import StoreError, WantedEvents
+from batchwatch.web.api.events import Text, Type, event_of
+from batchwatch.web.api.operation import BASE, read_query
+from batchwatch.web.problem import Problem
+from batchwatch.web.route import Route
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from batchwatch.store.pages import Key
+    from batchwatch.web.live import Live
+
+PATH: Final = f"{BASE}/events/stream"
+TICKS_PATH: Final = "/live"
+STREAMS: Final = 100  # open at once
+PAGE: Final = 100  # events that are read at once
+SIGN_OF_LIFE: Final = 15.0  # seconds without an event; proxies end what says nothing for a minute
+ELSEWHERE: Final = 2.0  # seconds between looks for what other processes have committed
+LONGEST: Final = 3600.0  # seconds; whoever is still there comes again
+APART: Final = 1.0  # seconds between two ticks
+RETRY: Final = 2_000  # ms until a browser that lost the connection comes again
+_LARGEST: Final = 2**63 - 1
+
+
+class Query(Struct, forbid_unknown_fields=True):
+    """Which events; those that match all that is given."""
+
+    type: Type | None = None
+    watch: Text | None = None
+    batch: Text | None = None
+    after: (
+        Annotated[
+            int,
+            Meta(
+                ge=0,
+                le=_LARGEST,
+                description="Begin after this `seq`; without it, and without Last-Event-ID, with "
+                "what comes next. 0 is the beginning.",
+            ),
+        ]
+        | None
+    ) = None
+
+
+class Feed:
+    """Streams to whoever may read."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._open = 0
+
+    def routes(self) -> list[Route]:
+        """What is to be served."""
+        return [
+            Route("GET", PATH, self.events),
+            Route("GET", TICKS_PATH, self.ticks),
+        ]
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """Every event that matches, from where the asker was on."""
+        query = read_query(request, Query)
+        given = request.headers.get("Last-Event-ID", "").strip()
+        if given and not (given.isascii() and given.isdigit() and int(given) <= _LARGEST):
+            raise Problem(400, "Last-Event-ID: give the id of an event of this stream, or none")
+        after = int(given) if given else query.after
+        if after is None:
+            after = await self._live.store.pages.last_event()
+        wanted = WantedEvents(
+            type=query.type, watch=query.watch, batch=query.batch, oldest_first=True
+        )
+        return await self._stream(request, self._since(after, wanted))
+
+    async def ticks(self, request: web.Request) -> web.StreamResponse:
+        """A word whenever anything has changed, once a second at most: pages are shown anew."""
+        return await self._stream(request, self._ticks())
+
+    async def _since(self, after: int, wanted: WantedEvents) -> AsyncIterator[bytes]:
+        """The stream's text from ``after`` on; it has no end."""
+        place: Key = (after,)
+        clock = self._live.clock
+        said = clock.monotonic()
+        with self._live.listening() as heard:
+            while True:
+                heard.clear()
+                page = await self._live.store.pages.events(wanted, after=place, limit=PAGE)
+                for row in page.rows:
+                    place = (row["seq"],)
+                    data = msgspec.json.encode(event_of(row))
+                    yield b"id: %d\ndata: %b\n\n" % (row["seq"], data)
+                if page.after is not None:
+                    if page.after != place:  # it looked far, and nobody has to look there again
+                        place = page.after
+                        yield f"id: {place[0]}\n\n".encode()
+                    said = clock.monotonic()
+                    continue
+                if page.rows:
+                    said = clock.monotonic()
+                await clock.wait(heard, ELSEWHERE)
+                if clock.monotonic() - said >= SIGN_OF_LIFE:
+                    said = clock.monotonic()
+                    yield b": still here\n\n"
+
+    async def _ticks(self) -> AsyncIterator[bytes]:
+        clock = self._live.clock
+        with self._live.listening() as heard:
+            while True:
+                if await clock.wait(heard, SIGN_OF_LIFE):
+                    heard.clear()
+                    yield b"data: changed\n\n"
+                    await clock.sleep(APART)
+                else:
+                    yield b": still here\n\n"
+
+    async def _stream(
+        self, request: web.Request, texts: AsyncIterator[bytes]
+    ) -> web.StreamResponse:
+        """Send ``texts`` until the asker leaves, the daemon stops, or it has lasted an hour."""
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": "text/event-stream",
+                "Cache-Control": "no-store",
+                "X-Accel-Buffering": "no",  # or nginx would keep it to itself
+            }
+        )
+        if request.method == "HEAD":
+            return response
+        if self._open >= STREAMS:
+            raise Problem(503, f"{STREAMS} streams are open already", headers={"Retry-After": "30"})
+        self._open += 1
+        try:
+            await response.prepare(request)
+            await response.write(b"retry: %d\n\n" % RETRY)
+            sending = asyncio.ensure_future(_send(response, texts))
+            stopping = asyncio.ensure_future(self._live.stopping.wait())
+            try:
+                await asyncio.wait(
+                    [sending, stopping], timeout=LONGEST, return_when=asyncio.FIRST_COMPLETED
+                )
+            finally:
+                for task in (sending, stopping):
+                    task.cancel()
+                await asyncio.gather(sending, stopping, return_exceptions=True)
+        finally:
+            self._open -= 1
+        return response
+
+
+async def _send(response: web.StreamResponse, texts: AsyncIterator[bytes]) -> None:
+    try:
+        async for text in texts:
+            await response.write(text)
+    except (ConnectionError, StoreError):
+        return  # who asked has gone, or comes again when the store is well
