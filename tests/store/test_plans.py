@@ -31,7 +31,7 @@ from batchwatch.domain.hint import Hint
 from batchwatch.domain.jobs import JobRecorder, JobSeen
 from batchwatch.domain.judging import Court
 from batchwatch.domain.stuck import Patience
-from batchwatch.store import Database
+from batchwatch.store import Database, WantedBatches, WantedDeliveries, WantedEvents
 from batchwatch.store.schema import metadata
 from tests.store.conftest import HOOK, Store
 from tests.support.builders import BASE_URL, WATCH, a_recorder, a_sighting, at
@@ -136,13 +136,16 @@ def listening(database: Database) -> Iterator[Statements]:
         sa.event.remove(engine, "before_cursor_execute", note)
 
 
-async def plan_of(database: Database, sql: str, parameters: Any) -> Plan:
-    """How each of our tables is gone through."""
+async def plan_of(
+    database: Database, sql: str, parameters: Any, *, in_order_of_key: bool = False
+) -> Plan:
+    """How each of our tables is gone through; ``in_order_of_key`` where a limit ends that."""
     async with database.read() as connection:
         rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", parameters)
         said = [str(row[-1]) for row in rows]
     found = [match for one in said if (match := _OURS.match(one))]
-    assert not [one for one in found if " USING " not in one[3]], (said, sql)
+    if not (in_order_of_key and " ORDER BY " in sql and " LIMIT " in sql):
+        assert not [one for one in found if " USING " not in one[3]], (said, sql)
     return {f"{one[2]}: {_index(one[3])}" for one in found}
 
 
@@ -292,6 +295,98 @@ QUESTIONS: dict[str, tuple[Ask, Plan]] = {
         },
     ),
 }
+
+
+B, D, E = WantedBatches, WantedDeliveries, WantedEvents
+SORTED = "ix_batches_changed"  # or the one that leads to the rows by what they are filtered by
+LISTS: dict[str, tuple[Ask, Plan]] = {
+    "batches": (lambda s: s.pages.batches(B(), limit=9), {f"batches: {SORTED}"}),
+    "the next page": (
+        lambda s: s.pages.batches(B(), after=(10**15, "default", "bat-9"), limit=9),
+        {f"batches: {SORTED}"},
+    ),
+    "by creation": (
+        lambda s: s.pages.batches(B(by_creation=True), limit=9),
+        {"batches: ix_batches_born"},
+    ),
+    "of a status": (
+        lambda s: s.pages.batches(B(status="COMPLETED"), limit=9),
+        {"batches: ix_batches_of_status"},
+    ),
+    "of a directory": (
+        lambda s: s.pages.batches(B(directory="dir-1", status="FAILED"), limit=9),
+        {"batches: ix_batches_of_directory"},
+    ),
+    "of a watch": (
+        lambda s: s.pages.batches(B(watch=WATCH), limit=9),
+        {"batches: ix_batches_of_watch"},
+    ),
+    "active ones": (
+        lambda s: s.pages.batches(B(active=True), limit=9),
+        {"batches: ix_batches_active"},
+    ),
+    "stuck ones": (
+        lambda s: s.pages.batches(B(stuck=True), limit=9),
+        {"batches: ix_batches_stuck"},
+    ),
+    "found by name": (lambda s: s.pages.batches(B(text="29"), limit=9), set()),
+    "found by a text": (
+        lambda s: s.pages.batches(B(text="nobody"), limit=9),
+        {f"batches: {SORTED}"},
+    ),
+    "deliveries": (lambda s: s.pages.deliveries(D(), limit=9), {"deliveries: key"}),
+    "to an endpoint": (
+        lambda s: s.pages.deliveries(D(endpoint=HOOK), limit=9),
+        {"deliveries: ix_deliveries_of_endpoint"},
+    ),
+    "dead ones": (
+        lambda s: s.pages.deliveries(D(state="dead"), limit=9),
+        {"deliveries: ix_deliveries_unsettled"},
+    ),
+    "of a batch": (
+        lambda s: s.pages.deliveries(D(batch="bat-2"), limit=9),
+        {"deliveries: sqlite_autoindex_deliveries_1", "events: ix_events_subject"},
+    ),
+    "events": (lambda s: s.pages.events(E(), limit=9), {"events: key"}),
+    "events of a type": (
+        lambda s: s.pages.events(E(type="batch.running"), limit=9),
+        {"events: ix_events_type"},
+    ),
+    "events of a batch": (
+        lambda s: s.pages.events(E(batch="bat-2", watch=WATCH), limit=9),
+        {"events: ix_events_subject"},
+    ),
+    "what ended when": (
+        lambda s: s.figures.by_hour(now=at(0), hours=24),
+        {"batches: ix_batches_of_status"},
+    ),
+    "how long it took": (
+        lambda s: s.figures.durations(),
+        {"batches: ix_batches_of_status"},
+    ),
+    "how an endpoint does": (
+        lambda s: s.figures.tries(HOOK),
+        {"deliveries: ix_deliveries_of_endpoint"},
+    ),
+}
+OF_ROWS = {  # how what is shown of a page's rows is fetched, a few at a time
+    "batches: ix_batches_id", "deliveries: key", "events: key", "attempts: key", "last: key",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("question", LISTS)
+async def test_lists_go_by_an_index_that_has_their_order(question: str, full: Store) -> None:
+    """So that a page costs the same however many rows there are."""
+    ask, expected = LISTS[question]
+    with listening(full.database) as sent:
+        await ask(full)
+    first: Plan = set()
+    for sql, parameters in sent:
+        found = await plan_of(full.database, sql, parameters, in_order_of_key=True)
+        assert found <= expected | OF_ROWS, sql
+        first |= found
+
+    assert expected <= first
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
