@@ -97,10 +97,9 @@ def routes_of(
         doors_of(settings, watchers), hints=live.store.hints, clock=live.clock, metrics=metrics
     )
     health = Health(metrics=metrics, troubles=live.troubles, keys=keys)
-    # The feed before the API: it is one of the paths that the API would take for an event's.
-    return [
-        *health.routes(), *hooks.routes(), *Feed(live).routes(), *Api(live).routes(),
-    ]  # fmt: skip
+    feed = Feed(live)
+    api = Api(live, besides=[feed.operation])
+    return [*health.routes(), *hooks.routes(), *feed.routes(), *api.routes()]
 
 
 def access_of(settings: Settings) -> Access:

@@ -1,45 +1,42 @@
-"""Where a page of a list ended, as text that is handed back to get the next one."""
+"""Where a page of a list ended, as text that is handed back to get the next one.
+
+Plain text of a form that the API's document can say, so that whatever has
+this form is a place in the list.
+"""
 
 from __future__ import annotations
 
-import base64
-import binascii
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
-import msgspec
-
-from batchwatch.web.problem import Problem
+from msgspec import Meta
 
 if TYPE_CHECKING:
     from batchwatch.store.pages import Key
 
-LARGEST: Final = 1_000  # characters
-BIGGEST: Final = 2**63 - 1  # a number that both databases can compare
-OF_BATCHES: Final = (int, str, str)
-OF_NUMBERS: Final = (int,)
+_TEXT: Final = "The `next` of the page before."
+_NUMBER: Final = "[0-9]{1,18}"
+
+OfNumbers = Annotated[str, Meta(pattern=f"^{_NUMBER}$", description=_TEXT)]
+OfEvents = Annotated[str, Meta(pattern=f"^[<>]{_NUMBER}$", description=_TEXT)]
+OfBatches = Annotated[
+    str,
+    Meta(pattern=rf"^-?{_NUMBER}~[a-z0-9_-]{{1,63}}~[!-~]{{1,200}}$", description=_TEXT),
+]
 
 
 def to_text(key: Key | None) -> str | None:
     """The cursor for ``key``; None where there is no next page."""
-    if key is None:
-        return None
-    return base64.urlsafe_b64encode(msgspec.json.encode(key)).decode().rstrip("=")
+    return None if key is None else "~".join(str(one) for one in key)
 
 
-def to_key(text: str | None, kinds: tuple[type, ...]) -> Key | None:
-    """The key in ``text``, if there is one; raises Problem if it is none of such a list."""
+def of_numbers(text: str | None) -> Key | None:
+    """The key that :func:`to_text` made of one number."""
+    return None if text is None else (int(text),)
+
+
+def of_batches(text: str | None) -> Key | None:
+    """The key that :func:`to_text` made of a moment, a watch and an id."""
     if text is None:
         return None
-    try:
-        padded = text.encode("ascii") + b"=" * (-len(text) % 4)
-        found = msgspec.json.decode(base64.b64decode(padded, altchars=b"-_", validate=True))
-    except (ValueError, binascii.Error, msgspec.DecodeError):
-        found = None
-    if (
-        not isinstance(found, list)
-        or [type(one) for one in found] != list(kinds)
-        or any(isinstance(one, int) and abs(one) > BIGGEST for one in found)
-        or any(isinstance(one, str) and "\0" in one for one in found)
-    ):
-        raise Problem(400, "cursor: give the `next` of a page of the same list, as it is")
-    return tuple(found)
+    moment, watch, batch_id = text.split("~", 2)
+    return int(moment), watch, batch_id

@@ -7,17 +7,19 @@ says with ``Last-Event-ID`` what came last, and misses nothing.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 from aiohttp import web
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from batchwatch.store import StoreError, WantedEvents
-from batchwatch.web.api.events import Text, Type, event_of
-from batchwatch.web.api.operation import BASE, read_query
+from batchwatch.web.api import answers
+from batchwatch.web.api.events import Place, Type, event_of
+from batchwatch.web.api.operation import BASE, Operation, Text, given, read_query
 from batchwatch.web.problem import Problem
-from batchwatch.web.route import Route
+from batchwatch.web.route import Role, Route
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from batchwatch.web.live import Live
 
 PATH: Final = f"{BASE}/events/stream"
+MEDIA: Final = "text/event-stream"
 TICKS_PATH: Final = "/live"
 STREAMS: Final = 100  # open at once
 PAGE: Final = 100  # events that are read at once
@@ -34,27 +37,24 @@ ELSEWHERE: Final = 2.0  # seconds between looks for what other processes have co
 LONGEST: Final = 3600.0  # seconds; whoever is still there comes again
 APART: Final = 1.0  # seconds between two ticks
 RETRY: Final = 2_000  # ms until a browser that lost the connection comes again
-_LARGEST: Final = 2**63 - 1
 
 
 class Query(Struct, forbid_unknown_fields=True):
     """Which events; those that match all that is given."""
 
-    type: Type | None = None
-    watch: Text | None = None
-    batch: Text | None = None
+    type: Type | UnsetType = UNSET
+    watch: Text | UnsetType = UNSET
+    batch: Text | UnsetType = UNSET
     after: (
         Annotated[
-            int,
+            Place,
             Meta(
-                ge=0,
-                le=_LARGEST,
                 description="Begin after this `seq`; without it, and without Last-Event-ID, with "
                 "what comes next. 0 is the beginning.",
             ),
         ]
-        | None
-    ) = None
+        | UnsetType
+    ) = UNSET
 
 
 class Feed:
@@ -63,6 +63,29 @@ class Feed:
     def __init__(self, live: Live) -> None:
         self._live = live
         self._open = 0
+
+    @property
+    def operation(self) -> Operation:
+        """What the API's document says of it."""
+        return Operation(
+            method="GET",
+            path="/events/stream",
+            name="stream_events",
+            tag="events",
+            summary="Get events as they happen, for as long as you listen.",
+            text="As server-sent events: the id of each is its `seq`, its data the event as JSON. "
+            "Who was away sends the last id as Last-Event-ID, and misses nothing. Without "
+            "anything new there is a comment every 15 s; after an hour it ends, and you come "
+            "again.",
+            role=Role.READ,
+            query=Query,
+            body=None,
+            answer=answers.Event,
+            status=200,
+            finds=False,
+            handler=self.events,
+            media=MEDIA,
+        )
 
     def routes(self) -> list[Route]:
         """What is to be served."""
@@ -73,16 +96,15 @@ class Feed:
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Every event that matches, from where the asker was on."""
-        query = read_query(request, Query)
-        given = request.headers.get("Last-Event-ID", "").strip()
-        if given and not (given.isascii() and given.isdigit() and int(given) <= _LARGEST):
-            raise Problem(400, "Last-Event-ID: give the id of an event of this stream, or none")
-        after = int(given) if given else query.after
+        fields = given(read_query(request, Query))
+        after = fields.pop("after", None)
+        if last := request.headers.get("Last-Event-ID", "").strip():
+            if not re.fullmatch("[0-9]{1,18}", last):
+                raise Problem(400, "Last-Event-ID: give the id of an event of this stream")
+            after = int(last)
         if after is None:
             after = await self._live.store.pages.last_event()
-        wanted = WantedEvents(
-            type=query.type, watch=query.watch, batch=query.batch, oldest_first=True
-        )
+        wanted = WantedEvents(**fields, oldest_first=True)
         return await self._stream(request, self._since(after, wanted))
 
     async def ticks(self, request: web.Request) -> web.StreamResponse:
@@ -132,7 +154,7 @@ class Feed:
         """Send ``texts`` until the asker leaves, the daemon stops, or it has lasted an hour."""
         response = web.StreamResponse(
             headers={
-                "Content-Type": "text/event-stream",
+                "Content-Type": MEDIA,
                 "Cache-Control": "no-store",
                 "X-Accel-Buffering": "no",  # or nginx would keep it to itself
             }

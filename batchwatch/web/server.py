@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from batchwatch.log import get_logger
 from batchwatch.web.hooks import LARGEST_BODY
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from batchwatch.web.route import Route
 
 log = get_logger()
+
+
+LONGEST_LINE: Final = 32 * 1024  # bytes; the longest query that is read, each character escaped
 
 
 class ListenError(Exception):
@@ -42,6 +47,8 @@ async def serve(
         handle_signals=False,
         shutdown_timeout=1.0,
         auto_decompress=False,  # a signature is of what came, and little may unpack to much
+        max_line_size=LONGEST_LINE,
+        logger=_about_us(),
     )
     await runner.setup()
     try:
@@ -58,6 +65,17 @@ async def serve(
         yield f"http://{shown}:{bound[1]}"
     finally:
         await runner.cleanup()
+
+
+def _about_us() -> logging.Logger:
+    """A log of faults of ours: not of what was no HTTP, for scanners knock at every door."""
+    logger = logging.getLogger("batchwatch.web")
+    logger.filters[:] = [_is_ours]
+    return logger
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 def reason_of(error: OSError | UnicodeError) -> str:

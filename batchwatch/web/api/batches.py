@@ -6,14 +6,23 @@ from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from batchwatch.domain.settle import Fate
 from batchwatch.store import WantedBatches, WantedDeliveries, WantedEvents
+from batchwatch.web import cursor
 from batchwatch.web.api import answers
 from batchwatch.web.api.events import delivery_of
-from batchwatch.web.api.operation import Asked, Nothing, operation
-from batchwatch.web.cursor import LARGEST, OF_BATCHES, OF_NUMBERS, to_key, to_text
+from batchwatch.web.api.operation import (
+    PRINTABLE,
+    Asked,
+    Limit,
+    Moment,
+    Nothing,
+    Text,
+    given,
+    operation,
+)
 from batchwatch.web.problem import Problem
 
 if TYPE_CHECKING:
@@ -21,48 +30,43 @@ if TYPE_CHECKING:
 
 STORY: Final = 200  # events and deliveries that come with a batch, the newest
 
-Text = Annotated[str, Meta(min_length=1, max_length=200)]
-Moment = Annotated[datetime, Meta(tz=True)]
-Limit = Annotated[int, Meta(ge=1, le=200, description="The most items of a page.")]
-Cursor = Annotated[str, Meta(max_length=LARGEST, description="The `next` of the page before.")]
-
-
 FateName = Literal["open", "succeeded", "failed", "cancelled", "unmapped", "jobless", "unknown"]
 
 
-class Wanted(Struct, forbid_unknown_fields=True):
+class QueryOfBatches(Struct, forbid_unknown_fields=True):
     """Which batches; those that match all that is given."""
 
-    watch: Text | None = None
-    status: Text | None = None
+    watch: Text | UnsetType = UNSET
+    status: Text | UnsetType = UNSET
     active: Annotated[bool, Meta(description="Only those that are followed.")] = False
     stuck: Annotated[bool, Meta(description="Only those that are told of as stuck.")] = False
-    directory: Text | None = None
+    directory: Text | UnsetType = UNSET
     text: (
         Annotated[
             str,
             Meta(
                 min_length=1,
                 max_length=200,
+                pattern=f"^{PRINTABLE}+$",
                 description="The beginning of a batch's id, or else a part of the id of a "
                 "directory, configuration or project.",
             ),
         ]
-        | None
-    ) = None
-    since: Annotated[Moment, Meta(description="Of what they are sorted by.")] | None = None
-    until: Moment | None = None
+        | UnsetType
+    ) = UNSET
+    since: Annotated[Moment, Meta(description="Of what they are sorted by.")] | UnsetType = UNSET
+    until: Moment | UnsetType = UNSET
     sort: Literal["changed", "-changed", "created", "-created"] = "-changed"
     limit: Limit = 50
-    cursor: Cursor | None = None
+    cursor: cursor.OfBatches | UnsetType = UNSET
 
 
-class WantedFiles(Struct, forbid_unknown_fields=True):
+class QueryOfFiles(Struct, forbid_unknown_fields=True):
     """Which files of a batch."""
 
-    fate: FateName | None = None
+    fate: FateName | UnsetType = UNSET
     limit: Annotated[int, Meta(ge=1, le=1000)] = 200
-    cursor: Cursor | None = None
+    cursor: cursor.OfNumbers | UnsetType = UNSET
 
 
 class Batches:
@@ -72,29 +76,22 @@ class Batches:
         self._live = live
 
     @operation("GET", "/batches", tag="batches")
-    async def list_batches(self, query: Wanted, _asked: Asked) -> answers.Page[answers.Batch]:
+    async def list_batches(
+        self, query: QueryOfBatches, _asked: Asked
+    ) -> answers.Page[answers.Batch]:
         """List batches, the last changed first.
 
         Filtered, sorted and searched by what is given.
         """
-        page = await self._live.store.pages.batches(
-            WantedBatches(
-                watch=query.watch,
-                status=query.status,
-                active=query.active,
-                stuck=query.stuck,
-                directory=query.directory,
-                text=query.text,
-                since=query.since,
-                until=query.until,
-                by_creation=query.sort.endswith("created"),
-                oldest_first=not query.sort.startswith("-"),
-            ),
-            after=to_key(query.cursor, OF_BATCHES),
-            limit=query.limit,
+        fields = given(query)
+        sort, limit = fields.pop("sort"), fields.pop("limit")
+        after = cursor.of_batches(fields.pop("cursor", None))
+        wanted = WantedBatches(
+            **fields, by_creation=sort.endswith("created"), oldest_first=not sort.startswith("-")
         )
+        page = await self._live.store.pages.batches(wanted, after=after, limit=limit)
         rows = await self._outlook(page.rows)
-        return answers.Page([batch_of(row) for row in rows], to_text(page.after))
+        return answers.Page([batch_of(row) for row in rows], cursor.to_text(page.after))
 
     @operation("GET", "/batches/{watch}/{batch_id}", tag="batches", finds=True)
     async def get_batch(self, query: Nothing, asked: Asked) -> answers.WholeBatch:
@@ -131,23 +128,22 @@ class Batches:
         )
 
     @operation("GET", "/batches/{watch}/{batch_id}/files", tag="batches", finds=True)
-    async def list_files(self, query: WantedFiles, asked: Asked) -> answers.Page[answers.File]:
+    async def list_files(self, query: QueryOfFiles, asked: Asked) -> answers.Page[answers.File]:
         """List the files of a batch, and what became of each.
 
         In the order of its results; there are none before it has ended.
         """
         row = await self._found(asked)
-        key = to_key(query.cursor, OF_NUMBERS)
-        start = 0 if key is None else max(0, int(key[0]))
+        start = 0 if query.cursor is UNSET else int(query.cursor)
         files = [
             one
             for one in await self._live.store.views.files(row)
-            if query.fate is None or (one["fate"] or "open") == query.fate
+            if query.fate in (UNSET, one["fate"] or "open")
         ]
         end = start + query.limit
         return answers.Page(
             [_file(one) for one in files[start:end]],
-            to_text((end,)) if end < len(files) else None,
+            str(end) if end < len(files) else None,
         )
 
     async def _found(self, asked: Asked) -> dict[str, Any]:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from batchwatch.domain.delivery import OPEN, State
+from batchwatch.domain.delivery import State
 from batchwatch.store import Wanted, WantedDeliveries, WantedEvents
+from batchwatch.web import cursor
 from batchwatch.web.api import answers
-from batchwatch.web.api.operation import Asked, Nothing, operation
-from batchwatch.web.cursor import LARGEST, OF_NUMBERS, to_key, to_text
+from batchwatch.web.api.operation import (
+    PRINTABLE,
+    Asked,
+    Limit,
+    Moment,
+    Nothing,
+    Text,
+    given,
+    operation,
+)
 from batchwatch.web.problem import Problem
 from batchwatch.web.route import Role
 
@@ -21,67 +29,66 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 1_000  # deliveries that one request has sent again
 
-Text = Annotated[str, Meta(min_length=1, max_length=200)]
 Type = Annotated[
     str,
     Meta(
         min_length=1,
         max_length=100,
+        pattern=f"^{PRINTABLE}+$",
         description="An event type, or all of a group, as in `batch.*`.",
     ),
 ]
-Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
-Moment = Annotated[datetime, Meta(tz=True)]
-Limit = Annotated[int, Meta(ge=1, le=200, description="The most items of a page.")]
-Cursor = Annotated[str, Meta(max_length=LARGEST, description="The `next` of the page before.")]
+Place = Annotated[int, Meta(ge=0, le=2**53 - 1)]  # what JSON can carry everywhere
 StateName = Literal["waiting", "pending", "in_flight", "delivered", "dead", "cancelled"]
+EndName = Literal["delivered", "dead", "cancelled"]
 
 
 class QueryOfEvents(Struct, forbid_unknown_fields=True):
     """Which events; those that match all that is given."""
 
-    type: Type | None = None
-    watch: Text | None = None
-    batch: Text | None = None
+    type: Type | UnsetType = UNSET
+    watch: Text | UnsetType = UNSET
+    batch: Text | UnsetType = UNSET
     after: (
         Annotated[
-            int,
+            Place,
             Meta(
-                ge=0,
-                le=2**63 - 1,
                 description="Only those after this `seq`, the oldest first: for those who pull. "
                 "0 is the beginning.",
             ),
         ]
-        | None
-    ) = None
+        | UnsetType
+    ) = UNSET
     limit: Limit = 50
-    cursor: Cursor | None = None
+    cursor: cursor.OfEvents | UnsetType = UNSET
 
 
 class QueryOfDeliveries(Struct, forbid_unknown_fields=True):
     """Which deliveries; those that match all that is given."""
 
-    endpoint: Text | None = None
-    state: StateName | None = None
-    type: Type | None = None
-    watch: Text | None = None
-    batch: Text | None = None
-    event: Text | None = None
+    endpoint: Text | UnsetType = UNSET
+    state: StateName | UnsetType = UNSET
+    type: Type | UnsetType = UNSET
+    watch: Text | UnsetType = UNSET
+    batch: Text | UnsetType = UNSET
+    event: Text | UnsetType = UNSET
     limit: Limit = 50
-    cursor: Cursor | None = None
+    cursor: cursor.OfNumbers | UnsetType = UNSET
 
 
 class Meant(Struct, forbid_unknown_fields=True):
     """Which deliveries to send again: those that have ended and match all that is given."""
 
-    ids: Annotated[list[Id], Meta(max_length=AT_ONCE)] | None = None
-    endpoint: Text | None = None
-    state: StateName | None = None
-    type: Type | None = None
-    batch: Text | None = None
-    since: Annotated[Moment, Meta(description="When they came to be owed.")] | None = None
-    until: Moment | None = None
+    ids: Annotated[list[Place], Meta(min_length=1, max_length=AT_ONCE)] | UnsetType = UNSET
+    endpoint: Text | UnsetType = UNSET
+    state: EndName | UnsetType = UNSET
+    type: Type | UnsetType = UNSET
+    batch: Text | UnsetType = UNSET
+    since: Annotated[Moment, Meta(description="When they came to be owed.")] | UnsetType = UNSET
+    until: Moment | UnsetType = UNSET
+
+
+SomeMeant = Annotated[Meant, Meta(extra_json_schema={"minProperties": 1})]
 
 
 class Events:
@@ -97,20 +104,19 @@ class Events:
         With `after` they come in the order that they happened in. Ask again with the `next` of
         what you got, or, where that is null, with the `seq` of the last event that you have.
         """
-        if query.after is not None and query.cursor is not None:
-            raise Problem(400, "give a cursor or after, and not both")
-        key = to_key(query.cursor, OF_EVENTS) if query.cursor else None
-        forward = query.after is not None if key is None else key[1] == "forward"
-        place = (query.after,) if query.after is not None else None if key is None else key[:1]
+        fields = given(query)
+        limit, after = fields.pop("limit"), fields.pop("after", None)
+        place = fields.pop("cursor", None)  # goes on with what `after` began
+        forward = after is not None if place is None else place[0] == ">"
+        if place is not None:
+            after = int(place[1:])
         page = await self._live.store.pages.events(
-            WantedEvents(
-                type=query.type, watch=query.watch, batch=query.batch, oldest_first=forward
-            ),
-            after=place,
-            limit=query.limit,
+            WantedEvents(**fields, oldest_first=forward),
+            after=None if after is None else (after,),
+            limit=limit,
         )
-        after = page.after and (*page.after, "forward" if forward else "back")
-        return answers.Page([event_of(row) for row in page.rows], to_text(after))
+        end = None if page.after is None else f"{'>' if forward else '<'}{page.after[0]}"
+        return answers.Page([event_of(row) for row in page.rows], end)
 
     @operation("GET", "/events/{event_id}", tag="events", finds=True)
     async def get_event(self, query: Nothing, asked: Asked) -> answers.WholeEvent:
@@ -129,19 +135,12 @@ class Events:
         self, query: QueryOfDeliveries, _asked: Asked
     ) -> answers.Page[answers.Delivery]:
         """List deliveries, the newest first."""
+        fields = given(query)
+        limit, after = fields.pop("limit"), cursor.of_numbers(fields.pop("cursor", None))
         page = await self._live.store.pages.deliveries(
-            WantedDeliveries(
-                endpoint=query.endpoint,
-                state=query.state,
-                type=query.type,
-                watch=query.watch,
-                batch=query.batch,
-                event=query.event,
-            ),
-            after=to_key(query.cursor, OF_NUMBERS),
-            limit=query.limit,
+            WantedDeliveries(**fields), after=after, limit=limit
         )
-        return answers.Page([delivery_of(row) for row in page.rows], to_text(page.after))
+        return answers.Page([delivery_of(row) for row in page.rows], cursor.to_text(page.after))
 
     @operation("GET", "/deliveries/{delivery_id}", tag="deliveries", finds=True)
     async def get_delivery(self, query: Nothing, asked: Asked) -> answers.WholeDelivery:
@@ -177,7 +176,7 @@ class Events:
         replayed = await self._live.replay([row["id"]])
         return answers.Replayed(replayed, more=False)
 
-    @operation("POST", "/deliveries/replay", tag="deliveries", role=Role.ADMIN, body=Meant)
+    @operation("POST", "/deliveries/replay", tag="deliveries", role=Role.ADMIN, body=SomeMeant)
     async def replay_deliveries(self, query: Nothing, asked: Asked) -> answers.Replayed:
         """Send again all deliveries that match, a thousand at most.
 
@@ -185,29 +184,22 @@ class Events:
         given up are meant.
         """
         del query
-        meant: Meant = asked.body
-        fields = msgspec.structs.asdict(meant)
-        if all(one is None for one in fields.values()):
+        fields = given(asked.body)
+        if not fields:
             raise Problem(400, 'say which: {} is none; {"state": "dead"} is all given up')
-        state = meant.state or (None if meant.ids else State.DEAD.value)
-        if state in OPEN:
-            raise Problem(400, f"state {state}: what is still being tried is not sent again")
-        found = await self._live.store.views.replayable(
-            Wanted(**{**fields, "ids": tuple(meant.ids or ()), "state": state}), limit=AT_ONCE + 1
-        )
+        if not fields.keys() & {"ids", "state"}:
+            fields["state"] = State.DEAD.value
+        wanted = Wanted(**{**fields, "ids": tuple(fields.get("ids", ()))})
+        found = await self._live.store.views.replayable(wanted, limit=AT_ONCE + 1)
         replayed = await self._live.replay(found[:AT_ONCE])
         return answers.Replayed(replayed, more=len(found) > AT_ONCE)
 
     async def _found(self, asked: Asked) -> dict[str, Any]:
-        given = asked.path["delivery_id"]
-        number = int(given) if given.isascii() and given.isdigit() and len(given) < 19 else 0
+        number = int(asked.path["delivery_id"])
         row = await self._live.store.pages.delivery(number)
         if row is None:
-            raise Problem(404, f"there is no delivery {given}")
+            raise Problem(404, f"there is no delivery {number}")
         return row
-
-
-OF_EVENTS: Final = (int, str)
 
 
 def event_of(row: dict[str, Any]) -> answers.Event:

@@ -15,18 +15,22 @@ from batchwatch.web.api.running import Running
 from batchwatch.web.route import Role, Route
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batchwatch.web.api.operation import Operation
     from batchwatch.web.live import Live
 
 
 class Api:
     """What programs are answered under ``/api/v1``."""
 
-    def __init__(self, live: Live, *, prefix: str = "") -> None:
-        """``prefix`` is the path that a proxy serves all under."""
+    def __init__(self, live: Live, *, besides: Sequence[Operation] = (), prefix: str = "") -> None:
+        """``besides`` are those that others serve; ``prefix`` is what a proxy serves all under."""
         self.batches = Batches(live)
         self.events = Events(live)
         self.running = Running(live)
         self._prefix = prefix
+        self._besides = besides
         self._operations = [
             one for part in (self.running, self.batches, self.events) for one in operations_of(part)
         ]
@@ -41,7 +45,7 @@ class Api:
     @property
     def document(self) -> dict[str, Any]:
         """The OpenAPI document."""
-        return openapi.document(self._operations, prefix=self._prefix)
+        return openapi.document([*self._operations, *self._besides], prefix=self._prefix)
 
     async def _openapi(self, _request: web.Request) -> web.Response:
         return web.Response(

@@ -9,7 +9,7 @@ import msgspec
 
 from batchwatch import __version__
 from batchwatch.web.api import answers
-from batchwatch.web.api.operation import BASE
+from batchwatch.web.api.operation import BASE, IN_PATH
 from batchwatch.web.problem import CONTENT_TYPE
 from batchwatch.web.route import Role
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PATH: Final = f"{BASE}/openapi.json"
 _REFERENCE: Final = "#/components/schemas/{name}"
-_IN_PATH: Final = re.compile(r"{(\w+)}")
+_NAMES: Final = re.compile(r"{(\w+)}")
 _IN_WORDS: Final = {
     "watch": "The name of a watch.",
     "batch_id": "The id of a batch.",
@@ -36,6 +36,7 @@ _TAGS: Final = {
     "endpoints": "Where notifications go.",
     "watches": "What is looked at.",
 }
+_ANY: Final = {"minLength": 1, "maxLength": 300, "pattern": r"^[^/\x00-\x1f\x7f]+$"}
 _UNCHANGED: Final = {"304": {"description": "What you have is what there is."}}
 _FAILURES: Final = {
     400: "What was given cannot be read, or contradicts itself.",
@@ -126,9 +127,9 @@ def _operation(one: Operation, known: dict[str, Any], components: dict[str, Any]
         "responses": {
             str(one.status): {
                 "description": "Here it is.",
-                "content": {"application/json": {"schema": known[repr(one.answer)]}},
+                "content": {one.media: {"schema": known[repr(one.answer)]}},
             },
-            **(_UNCHANGED if one.method == "GET" else {}),
+            **(_UNCHANGED if one.method == "GET" and one.media == "application/json" else {}),
             **{str(one): {"$ref": f"#/components/responses/{one}"} for one in sorted(failures)},
         },
     }  # fmt: skip
@@ -149,9 +150,12 @@ def _path_parameters(one: Operation) -> list[dict[str, Any]]:
             "in": "path",
             "required": True,
             "description": _IN_WORDS[name],
-            "schema": {"type": "string", "minLength": 1, "maxLength": 300},
+            "schema": {
+                "type": "string",
+                **({"pattern": f"^{IN_PATH[name]}$"} if name in IN_PATH else _ANY),
+            },
         }
-        for name in _IN_PATH.findall(one.path)
+        for name in _NAMES.findall(one.path)
     ]
 
 
@@ -162,21 +166,7 @@ def _query_parameters(
     query = components.get(reference.get("$ref", "").rpartition("/")[2], reference)
     found = []
     for name, schema in query["properties"].items():
-        schema = _given(schema)  # noqa: PLW2901  # the same, as it is given
         text = schema.pop("description", None)
         described = {"description": text} if text else {}
         found.append({"name": name, "in": "query", "schema": schema, **described})
-    return found
-
-
-def _given(schema: dict[str, Any]) -> dict[str, Any]:
-    """Without null, which a parameter cannot be: it is left out then."""
-    choices = [one for one in schema.get("anyOf", []) if one != {"type": "null"}]
-    found = dict(choices[0]) if len(choices) == 1 else dict(schema)
-    if "description" in schema:
-        found["description"] = schema["description"]
-    if "enum" in found:
-        found["enum"] = [value for value in found["enum"] if value is not None]
-    if found.get("default", ...) is None:
-        del found["default"]
     return found

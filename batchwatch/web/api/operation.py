@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_args, get_type_hints
 
 import msgspec
 from aiohttp import web
@@ -18,7 +20,17 @@ if TYPE_CHECKING:
 
 BASE: Final = "/api/v1"
 LARGEST_QUERY: Final = 4_096  # characters of a query string
+_A_MOMENT: Final = "2026-11-24T08:00:00Z"
+_IS_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]")
 _ENCODER: Final = msgspec.json.Encoder()
+
+
+PRINTABLE: Final = r"[^\x00-\x1f\x7f]"  # not all databases take a NUL
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=f"^{PRINTABLE}+$")]
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+Limit = Annotated[int, msgspec.Meta(ge=1, le=200, description="The most items of a page.")]
+# What stands in a path, where it is not just any text. So no name is taken for an id.
+IN_PATH: Final = {"delivery_id": r"[0-9]{1,18}", "event_id": r"evt_[0-9a-f]{1,64}"}
 
 
 class Nothing(msgspec.Struct, forbid_unknown_fields=True):
@@ -49,44 +61,62 @@ class Operation:
     text: str
     role: Role
     query: type[msgspec.Struct]
-    body: type[msgspec.Struct] | None
+    body: Any  # of a Struct; None: there is none
     answer: Any
     status: int
     finds: bool  # whether it may find nothing
     handler: Handler
+    media: str = "application/json"
 
     def route(self) -> Route:
         """The same, to be served."""
-        return Route(self.method, BASE + self.path, self.take, self.role)
+        path = re.sub(
+            r"{(\w+)}", lambda name: f"{{{name[1]}:{IN_PATH.get(name[1], '[^/]+')}}}", self.path
+        )
+        return Route(self.method, BASE + path, self.take, self.role)
 
     async def take(self, request: web.Request) -> web.Response:
         """Read what is asked, have it answered, write the answer."""
+        path = dict(request.match_info)
+        if not all(re.fullmatch(f"{PRINTABLE}+", one) for one in path.values()):
+            raise Problem(404, "there is nothing of such a name")
         query = read_query(request, self.query)
         body = await self._body(request) if self.body is not None else None
-        answer = await self.handler(query, Asked(dict(request.match_info), body))
+        answer = await self.handler(query, Asked(path, body))
         return written(request, answer, status=self.status)
 
     async def _body(self, request: web.Request) -> msgspec.Struct:
-        assert self.body is not None  # noqa: S101  # asked before
         if request.content_type != "application/json":
             raise Problem(415, "the body must be application/json")
         try:
-            return msgspec.json.decode(await request.read(), type=self.body)
+            body: msgspec.Struct = msgspec.json.decode(await request.read(), type=self.body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Problem(400, f"the body cannot be read: {_at(error, 'field')}") from error
+        return body
+
+
+def given(struct: msgspec.Struct) -> dict[str, Any]:
+    """The fields of a query or body that were given, or have a default."""
+    return {
+        name: value
+        for name, value in msgspec.structs.asdict(struct).items()
+        if value is not msgspec.UNSET
+    }
 
 
 def read_query(request: web.Request, kind: type[S]) -> S:
     """The query of ``request``; raises Problem over what is none of ``kind``."""
     if len(request.query_string) > LARGEST_QUERY:
         raise Problem(414, f"a query has at most {LARGEST_QUERY} characters")
-    given = request.query
-    if repeated := [name for name in given if len(given.getall(name)) > 1]:
+    query = request.query
+    if repeated := [name for name in query if len(query.getall(name)) > 1]:
         raise Problem(400, f"{repeated[0]} is given more than once")
-    if any("\0" in text for text in given.values()):
-        raise Problem(400, "a query holds no NUL characters")
+    for name in _moments(kind):
+        if name in query and not _IS_MOMENT.match(query[name]):
+            wanted = f"parameter {name}: Expected a time such as {_A_MOMENT}"
+            raise Problem(400, f"the query cannot be read: {wanted}")
     try:
-        return msgspec.convert(dict(given), kind, strict=False)
+        return msgspec.convert(dict(query), kind, strict=False)
     except msgspec.ValidationError as error:
         raise Problem(400, f"the query cannot be read: {_at(error, 'parameter')}") from error
 
@@ -110,7 +140,7 @@ def operation(  # noqa: PLR0913  # what one says of an operation
     *,
     tag: str,
     role: Role = Role.READ,
-    body: type[msgspec.Struct] | None = None,
+    body: Any = None,
     status: int = 200,
     finds: bool = False,
 ) -> Callable[[Handler], Handler]:
@@ -151,6 +181,15 @@ def operations_of(api: object) -> Iterator[Operation]:
             finds=finds,
             handler=getattr(api, name),
         )
+
+
+def _moments(kind: type[msgspec.Struct]) -> list[str]:
+    """The fields that are times; a number would be taken for one, too."""
+    return [
+        one.name
+        for one in msgspec.structs.fields(kind)
+        if any(getattr(part, "__origin__", None) is datetime for part in get_args(one.type))
+    ]
 
 
 def _at(error: Exception, what: str) -> str:

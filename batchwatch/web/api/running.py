@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from batchwatch.domain.cadence import silence_allowed
 from batchwatch.domain.expect import quantile
 from batchwatch.domain.proof import proof_of
 from batchwatch.store import WantedBatches
 from batchwatch.web.api import answers
-from batchwatch.web.api.operation import Asked, Nothing, operation
+from batchwatch.web.api.operation import Asked, Moment, Nothing, operation
 from batchwatch.web.problem import Problem
 from batchwatch.web.route import Role
 
@@ -29,7 +29,7 @@ HOURS: Final = 24
 class Since(Struct, forbid_unknown_fields=True):
     """From when on; a day ago if that is not said."""
 
-    since: Annotated[datetime, Meta(tz=True)] | None = None
+    since: Moment | UnsetType = UNSET
 
 
 class Running:
@@ -106,9 +106,7 @@ class Running:
         """
         one = self._watch(asked)
         now = self._live.clock.now()
-        since = query.since or now - A_DAY
-        if since >= now:
-            raise Problem(400, "the query cannot be read: parameter since: it is not in the past")
+        since = now - A_DAY if query.since is UNSET else min(query.since, now)
         found = (await self._coverage(since, now)).get(one.name)
         if found is None:
             raise Problem(404, f"watch {one.name} has not begun yet")
