@@ -29,6 +29,7 @@ from batchwatch.llamacloud.client import LlamaCloud, Scope
 from batchwatch.llamacloud.errors import Unreachable
 from batchwatch.log import get_logger
 from batchwatch.metrics import Metrics
+from batchwatch.pulse import BEAT, Pulse
 from batchwatch.settings import SettingsError, WebhookSettings
 from batchwatch.settings.names import variable
 from batchwatch.settings.review import expired, warnings
@@ -79,6 +80,8 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
         metrics = Metrics()
         database = await Database.open(settings.database_url.get_secret_value())
         stack.push_async_callback(database.close)
+        database.timed = lambda kind: metrics.store_time.labels(kind).time()
+        pulse = Pulse(metrics)
 
         store = Store(database, router_of(settings), clock)
         # The store is ours alone: whoever held deliveries is gone.
@@ -139,22 +142,13 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             watchers=watchers,
         )
 
-        async def troubles() -> Troubles:
-            ailing = {f"endpoint {name}": why for name, why in dispatcher.troubles().items()}
-            if pinger.trouble:
-                ailing["heartbeat"] = pinger.trouble
-            grave = await _troubles(watchers, store.views)
-            if dispatcher.store_trouble:
-                grave.setdefault("store", dispatcher.store_trouble)
-            return Troubles(grave=grave, ailing=ailing)
-
         url = await stack.enter_async_context(
             serve(
                 settings.listen.host,
                 settings.listen.port,
                 token=settings.api_token.get_secret_value() if settings.api_token else None,
                 metrics=metrics,
-                troubles=troubles,
+                troubles=lambda: _troubles(watchers, store.views, dispatcher, pinger, pulse),
                 keys=lambda: public_keys(endpoints, now=clock.now()),
                 hooks=Hooks(
                     doors_of(settings, watchers),
@@ -187,17 +181,20 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
                 endpoints=settings.endpoints,
                 watches=settings.watches,
                 more=[
+                    (BEAT, pulse.beat),
                     (TICK, heartbeat.beat),
                     (settings.heartbeat_ping_interval, pinger.ping),
                 ],
             )
             upkeep.start()
             minding = group.create_task(upkeep.mind_the_clock(), name="clock")
+            feeling = group.create_task(pulse.run(), name="pulse")
             try:
                 await stop.wait()
             finally:
                 upkeep.stop()
                 minding.cancel()
+                feeling.cancel()
             log.info("daemon.stopping", grace_s=settings.shutdown_grace)
             for task in watching:
                 task.cancel()  # at any moment: all that they saw is in the store, or seen again
@@ -209,16 +206,32 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
     log.info("daemon.stopped")
 
 
-async def _troubles(watchers: Sequence[Watcher], views: Views) -> dict[str, str]:
-    found = {}
+async def _troubles(
+    watchers: Sequence[Watcher],
+    views: Views,
+    dispatcher: Dispatcher,
+    pinger: Pinger,
+    pulse: Pulse,
+) -> Troubles:
+    """What is not well: in us, which is grave, and in others or for a moment, which is not."""
+    grave = {}
+    if trouble := dispatcher.store_trouble or dispatcher.stall():
+        grave["store"] = trouble
     try:
         await views.watches()
     except StoreError as error:
-        found["store"] = str(error)
+        grave["store"] = str(error)
     for watcher in watchers:
         if troubles := watcher.troubles():
-            found[f"watch {watcher.watch.name}"] = "; ".join(troubles)
-    return found
+            grave[f"watch {watcher.watch.name}"] = "; ".join(troubles)
+    if pulse.silence:
+        grave["upkeep"] = pulse.silence
+    ailing = {f"endpoint {name}": why for name, why in dispatcher.troubles().items()}
+    if pinger.trouble:
+        ailing["heartbeat"] = pinger.trouble
+    if pulse.lateness:
+        ailing["event loop"] = pulse.lateness
+    return Troubles(grave=grave, ailing=ailing)
 
 
 def _counter(

@@ -81,6 +81,14 @@ class Budget:
         return self._rate
 
     @property
+    def left(self) -> float:
+        """Requests that may be sent at once, now; those that wait for one have not taken it yet."""
+        now = self._clock.monotonic()
+        if now < self._blocked_until:
+            return 0.0
+        return min(self._burst, self._tokens + max(0.0, now - self._filled_at) * self._rate)
+
+    @property
     def blocked_for(self) -> float:
         """Seconds until upstream's ``Retry-After`` is over; 0 if it is."""
         return max(0.0, self._blocked_until - self._clock.monotonic())

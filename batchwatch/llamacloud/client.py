@@ -105,7 +105,7 @@ class LlamaCloud:
             clock=clock,
         )
         self._transport.on_request = on_request
-        self._budget = budget
+        self.budget = budget
         self._clock = clock
         self._scope = scope
         self._limits = limits
@@ -122,7 +122,7 @@ class LlamaCloud:
     @property
     def paused_for(self) -> float:
         """Seconds for which upstream has asked for no requests; 0 if it has not."""
-        return self._budget.blocked_for
+        return self.budget.blocked_for
 
     def covers(self, seen: Observation) -> bool:
         """Whether a listing would show ``seen``; a GET has no filter for the directory."""

@@ -108,6 +108,7 @@ class Poller:
         self._listed = False  # whether a listing has shown anything yet
         self._steady: tuple[datetime, timedelta] | None = None  # since when, and how far ahead
         self._reporter = Reporter(watch.name, metrics=metrics)
+        self._ahead = timedelta(0)  # upstream's clock before ours, when the last pass began
         self._garbled = 0  # the most entries that no page made sense of, and that was said
         self._sweep_failed: str | None = None  # why, the last time that it did
         self._history = History(watch.name, judgements=batches.judgements, clock=clock)
@@ -165,6 +166,7 @@ class Poller:
                         this.not_after = min(begun_at, page.date)
                         elapsed = self._clock.monotonic() - begun
                         this.covered_to = on_upstreams_clock(begun_at, page.date, elapsed=elapsed)
+                        self._ahead = this.covered_to - begun_at
                     this.unreadable += page.unreadable
                     await self._take(page, this)
                     newest = page.newest()
@@ -565,7 +567,8 @@ class Poller:
         return self._steady[0]
 
     def _report(self, changes: Changes, this: Pass | None) -> None:
-        self._reporter.tell(changes)
+        began_at = self._state.started_at if self._state else None
+        self._reporter.tell(changes, began_at=began_at, ahead=self._ahead)
         if this is not None:
             this.transitions += len(changes.transitions)
             this.oddities.update(changes.oddities)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from batchwatch.domain.batch import Results
@@ -10,8 +11,9 @@ from batchwatch.log import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
-    from batchwatch.domain.batch import BatchId, WatchName
+    from batchwatch.domain.batch import BatchId, Transition, WatchName
     from batchwatch.domain.changes import Changes
     from batchwatch.domain.event import Event
     from batchwatch.metrics import Metrics
@@ -32,12 +34,24 @@ class Reporter:
         self._contradicted: set[BatchId] = set()
         self._unknown: set[str] = set()  # statuses
 
-    def tell(self, changes: Changes) -> None:
-        """Log and count what was written."""
+    def tell(
+        self,
+        changes: Changes,
+        *,
+        began_at: datetime | None = None,
+        ahead: timedelta = timedelta(0),
+    ) -> None:
+        """Log and count what was written.
+
+        ``began_at`` is when the watch did, and ``ahead`` how far upstream's
+        clock is before ours: how late a change was seen is counted from there.
+        """
         for transition in changes.transitions:
             status = transition.to_status
             label = str(status) if status.is_known else "other"
             self._metrics.transitions.labels(self._watch, label).inc()
+            if began_at is not None:
+                self._count_lag(transition, began_at, ahead)
             log.info(
                 "batch.changed",
                 watch=self._watch,
@@ -68,6 +82,13 @@ class Reporter:
             self._metrics.oddities.labels(self._watch, oddity.value).inc(count)
         for batch_id in _first(self._contradicted, changes.contradicted):
             log.warning("status.contradicted", watch=self._watch, batch_id=batch_id)
+
+    def _count_lag(self, transition: Transition, began_at: datetime, ahead: timedelta) -> None:
+        """Count how late a change was seen; what was before the watch began nobody could see."""
+        changed_at = transition.updated_at
+        if changed_at is not None and changed_at >= began_at:
+            lag = transition.observed_at + ahead - changed_at
+            self._metrics.detection_lag.labels(self._watch).observe(max(0.0, lag.total_seconds()))
 
     def _settled(self, event: Event) -> None:
         settled = event.data["settled"]

@@ -62,6 +62,7 @@ class Watcher:
         self.follower = follower  # of hints, if any can come
         self._clock = clock
         self._metrics = metrics
+        self._show_from_the_start()
         self._awaited = poller.recorded  # there may be results to ask for
         self._unsettled = poller.unsettled  # there are jobs to follow
         self._beside: set[asyncio.Task[None]] = set()
@@ -72,6 +73,14 @@ class Watcher:
         self._turned_at = clock.monotonic()  # when it last looked whether passes still end
         self._silence_told: float | None = None  # the last good pass whose absence was told
         self._ailing: dict[Work, str] = {}  # why work failed the last time, if it did
+
+    def _show_from_the_start(self) -> None:
+        """Have what alarms go by be there before anything happens, or they would see nothing."""
+        name, budget = self.watch.name, self._poller.cloud.budget
+        self._metrics.last_poll.labels(name).set(0)
+        # Asked when it is scraped, for it changes with each moment.
+        self._metrics.budget.labels(name).set_function(lambda: budget.left)
+        self._metrics.budget_rate.labels(name).set_function(lambda: budget.rate)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Pass after pass until ``stop``; may be cancelled at any moment, all is in the store."""
@@ -107,6 +116,8 @@ class Watcher:
             found.append(f"LlamaCloud has asked for another {pause:.0f} s without requests")
         if self._pass_began_at is not None and now - self._pass_began_at > LONG:
             found.append(f"the present pass has lasted {now - self._pass_began_at:.0f} s")
+        if self.is_stalled:
+            found.append(f"it has not gone round for {now - self._turned_at:.0f} s")
         if self.last_good is None:
             return found or ["its first poll is not done yet"]
         if now - self.last_good > silence_allowed(self.watch.interval):

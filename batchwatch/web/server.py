@@ -16,6 +16,7 @@ from batchwatch import __version__
 from batchwatch.log import get_logger
 from batchwatch.web.hooks import LARGEST_BODY
 from batchwatch.web.hooks import PATH as HOOKS_PATH
+from batchwatch.web.measured import measured
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -72,7 +73,7 @@ async def serve(  # noqa: PLR0913  # a part of the daemon for each path
 
     Raises :class:`ListenError`.
     """
-    app = web.Application(client_max_size=LARGEST_BODY)
+    app = web.Application(client_max_size=LARGEST_BODY, middlewares=[measured(metrics)])
 
     async def overview(_request: web.Request) -> web.Response:
         # The process is for `check`, which must tell its own daemon's port from anybody's.
