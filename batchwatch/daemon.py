@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gc
+import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
+from batchwatch import __version__
 from batchwatch.deliver.connections import Connections
 from batchwatch.deliver.dispatcher import SILENCE, Dispatcher
 from batchwatch.deliver.guard import Guard
@@ -35,6 +37,7 @@ from batchwatch.settings.names import variable
 from batchwatch.settings.review import expired, warnings
 from batchwatch.settings.tls import tls_contexts
 from batchwatch.store import Database, Store, StoreError
+from batchwatch.traces import OFF, opened
 from batchwatch.watching.hints import Follower
 from batchwatch.watching.poller import Poller
 from batchwatch.watching.settler import Settler
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
     from batchwatch.llamacloud.transport import RequestReport
     from batchwatch.settings import EndpointSettings, Settings, WatchSettings
     from batchwatch.store import Views
+    from batchwatch.traces import Traces
 
 log = get_logger()
 
@@ -77,13 +81,14 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
         log.warning("settings.doubted", reason=text)
     _make_room(len(settings.watches) + len(settings.endpoints))
     async with AsyncExitStack() as stack:
+        traces = await stack.enter_async_context(opened(os.environ, version=__version__))
         metrics = Metrics()
         database = await Database.open(settings.database_url.get_secret_value())
         stack.push_async_callback(database.close)
         database.timed = lambda kind: metrics.store_time.labels(kind).time()
         pulse = Pulse(metrics)
 
-        store = Store(database, router_of(settings), clock)
+        store = Store(database, router_of(settings), clock, traces=traces)
         # The store is ours alone: whoever held deliveries is gone.
         await store.outbox.recover()
 
@@ -117,6 +122,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
                     session=upstream,
                     clock=clock,
                     on_request=_counter(metrics, name, dispatcher),
+                    traces=traces,
                 ),
                 store=store,
                 clock=clock,
@@ -351,6 +357,7 @@ def cloud_of(
     session: aiohttp.ClientSession,
     clock: Clock,
     on_request: Callable[[RequestReport], None] | None = None,
+    traces: Traces = OFF,
 ) -> LlamaCloud:
     """The upstream API as one watch may use it. Raises ValueError for a base URL that is none."""
     per_minute = settings.requests_per_minute
@@ -367,6 +374,7 @@ def cloud_of(
             source_directory_id=settings.source_directory_id,
         ),
         on_request=on_request,
+        traces=traces,
     )
 
 

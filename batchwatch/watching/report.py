@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from batchwatch.domain.batch import Results
 from batchwatch.domain.event import BATCH_SETTLED
 from batchwatch.log import get_logger
+from batchwatch.traces import OFF
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from batchwatch.domain.changes import Changes
     from batchwatch.domain.event import Event
     from batchwatch.metrics import Metrics
+    from batchwatch.traces import Traces
 
 log = get_logger()
 
@@ -28,8 +30,9 @@ WARNED_LIMIT: Final = 1_000  # things of a kind of which is remembered that they
 class Reporter:
     """What one watch says of its changes."""
 
-    def __init__(self, watch: WatchName, *, metrics: Metrics) -> None:
+    def __init__(self, watch: WatchName, *, metrics: Metrics, traces: Traces = OFF) -> None:
         self._watch = watch
+        self._traces = traces
         self._metrics = metrics
         self._contradicted: set[BatchId] = set()
         self._unknown: set[str] = set()  # statuses
@@ -47,26 +50,9 @@ class Reporter:
         clock is before ours: how late a change was seen is counted from there.
         """
         for transition in changes.transitions:
-            status = transition.to_status
-            label = str(status) if status.is_known else "other"
-            self._metrics.transitions.labels(self._watch, label).inc()
+            self._changed(transition)
             if began_at is not None:
                 self._count_lag(transition, began_at, ahead)
-            log.info(
-                "batch.changed",
-                watch=self._watch,
-                batch_id=transition.batch_id,
-                transition=transition.number,
-                previous=transition.from_status,
-                status=status,
-            )
-            if not status.is_known and _first(self._unknown, [status]):
-                log.warning(
-                    "status.unknown",
-                    watch=self._watch,
-                    batch_id=transition.batch_id,
-                    status=status,
-                )
         for event in changes.events:
             if event.type == BATCH_SETTLED:
                 self._settled(event)
@@ -82,6 +68,28 @@ class Reporter:
             self._metrics.oddities.labels(self._watch, oddity.value).inc(count)
         for batch_id in _first(self._contradicted, changes.contradicted):
             log.warning("status.contradicted", watch=self._watch, batch_id=batch_id)
+
+    def _changed(self, transition: Transition) -> None:
+        status = transition.to_status
+        label = str(status) if status.is_known else "other"
+        self._metrics.transitions.labels(self._watch, label).inc()
+        if self._traces.is_on:
+            self._traces.mark("batch.changed", _described(transition))
+        log.info(
+            "batch.changed",
+            watch=self._watch,
+            batch_id=transition.batch_id,
+            transition=transition.number,
+            previous=transition.from_status,
+            status=status,
+        )
+        if not status.is_known and _first(self._unknown, [status]):
+            log.warning(
+                "status.unknown",
+                watch=self._watch,
+                batch_id=transition.batch_id,
+                status=status,
+            )
 
     def _count_lag(self, transition: Transition, began_at: datetime, ahead: timedelta) -> None:
         """Count how late a change was seen; what was before the watch began nobody could see."""
@@ -103,6 +111,16 @@ class Reporter:
         for fate, count in counts.items():
             if fate != "files":
                 self._metrics.settled_files.labels(self._watch, fate).inc(count)
+
+
+def _described(transition: Transition) -> dict[str, str | int | None]:
+    return {
+        "batchwatch.watch": transition.watch,
+        "batchwatch.batch_id": transition.batch_id,
+        "batchwatch.transition": transition.number,
+        "batchwatch.from": transition.from_status,
+        "batchwatch.to": transition.to_status,
+    }
 
 
 def _first(warned: set[_T], of: Iterable[_T]) -> set[_T]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from batchwatch.clock import Clock
     from batchwatch.metrics import Metrics
+    from batchwatch.traces import Span
     from batchwatch.watching.hints import Follower
     from batchwatch.watching.poller import Pass, Poller
     from batchwatch.watching.settler import Settler
@@ -126,6 +127,11 @@ class Watcher:
 
     async def _pass(self, group: asyncio.TaskGroup) -> float:
         """Make a pass; seconds until the next one, whatever became of this one."""
+        about = {"batchwatch.watch": self.watch.name}
+        with self._poller.cloud.traces.span("poll", about) as span:
+            return await self._discover(group, span)
+
+    async def _discover(self, group: asyncio.TaskGroup, span: Span) -> float:
         self._pass_began_at = begun = self._clock.monotonic()
         try:
             this = await self._poller.discover()
@@ -133,16 +139,24 @@ class Watcher:
             self._awaited.set()  # what its pages showed
             if not is_systemic(error):
                 self._refresh(group, self._poller.present)
+            span.failed(str(error))
             return await self._discovery_failed(str(error), error)
         except StoreError as error:
+            span.failed(str(error))
             return self._store_failed(error)
         except Exception:
             # A bug, at the border of one pass: the other watches go on, and so does this one.
             log.exception("poll.broke", watch=self.watch.name)
+            span.failed(A_BUG)
             return await self._discovery_failed(A_BUG, None)
         finally:
             self._pass_began_at = None
         self._awaited.set()
+        span.note({
+            "batchwatch.pages": this.pages,
+            "batchwatch.seen": len(this.seen),
+            "batchwatch.transitions": this.transitions,
+        })  # fmt: skip
         self._passed(this, self._clock.monotonic() - begun)
         self._refresh(group, this)
         return next_poll(self.watch.interval, active=this.active or 0)
