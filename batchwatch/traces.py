@@ -10,7 +10,7 @@ import importlib.util
 import logging
 import re
 import threading
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -191,7 +191,7 @@ async def opened(environ: Mapping[str, str], *, version: str) -> AsyncIterator[T
         try:
             provider, exporter = _provider(ear, environ, version)
         except ValueError as error:  # a timeout that is no number, and the like
-            log.warning("traces.off", reason=f"a variable OTEL_… has no value to go by: {error}")
+            log.warning("traces.off", reason=f"the variables OTEL_… are wrong: {error}")
             yield OFF
             return
         try:
@@ -251,7 +251,7 @@ async def _flush(provider: TracerProvider, exporter: SpanExporter) -> None:
 
     def shut_down() -> None:
         provider.shutdown()
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # it took too long, and the loop is closed
             loop.call_soon_threadsafe(done.set)
 
     threading.Thread(target=shut_down, name="traces.flush", daemon=True).start()
@@ -274,7 +274,7 @@ class _Ear(logging.Handler):
         super().__init__(logging.WARNING)
         self.collector = "?"
         self._told: set[str] = set()
-        self._exporting = False
+        self._exporting: int | None = None  # the thread that does
         self._why = ""
         self._failing = False
         self._lost = 0
@@ -282,7 +282,7 @@ class _Ear(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep why an export fails; tell of anything else once."""
         inserts = record.args if isinstance(record.args, tuple) else ()
-        if self._exporting:
+        if record.thread == self._exporting:
             for one in inserts:
                 if isinstance(one, BaseException):
                     self._why = type(one).__name__
@@ -297,11 +297,11 @@ class _Ear(logging.Handler):
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take what is said within for why an export fails."""
-        self._exporting, self._why = True, ""
+        self._exporting, self._why = threading.get_ident(), ""
         try:
             yield
         finally:
-            self._exporting = False
+            self._exporting = None
 
     def exported(self, count: int, *, well: bool) -> None:
         """Tell of the first export in a row that fails, and of the first one that does not."""
@@ -315,7 +315,7 @@ class _Ear(logging.Handler):
             "traces.unsent",
             collector=self.collector,
             spans=count,
-            reason=self._why or "the collector did not answer in time",
+            reason=self._why or "it took none in time",
         )
         self._failing = True
 
