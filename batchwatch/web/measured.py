@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from batchwatch.metrics import Metrics
 
 OTHER: Final = "other"  # one label for every path and method that anybody may think of
-GONE: Final = 499  # nginx's number for a client that did not wait for the answer
+GONE: Final = 499  # nginx's number for an answer whose end nobody got, be it for our own stop
 
 
 def measured(metrics: Metrics) -> Middleware:
@@ -29,7 +30,7 @@ def measured(metrics: Metrics) -> Middleware:
         except web.HTTPException as refusal:
             status = refusal.status
             raise
-        except (ConnectionError, GeneratorExit):
+        except (ConnectionError, asyncio.CancelledError):
             status = GONE
             raise
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,10 @@ async def thing(request: web.Request) -> web.Response:
     """Answers by what the path names."""
     if request.match_info["name"] == "missing":
         raise web.HTTPNotFound
+    if request.match_info["name"] == "gone":
+        raise ConnectionResetError
+    if request.match_info["name"] == "stopped":
+        raise asyncio.CancelledError
     if request.match_info["name"] == "broken":
         raise RuntimeError
     return web.Response(text="ok")
@@ -72,3 +77,14 @@ async def test_a_request_is_counted_by_the_template_of_its_path(
         "batchwatch_http_request_duration_seconds_count", {"route": labels[0]}
     )
     assert 1.0 == took
+
+
+@pytest.mark.parametrize("path", ["/things/gone", "/things/stopped"])
+async def test_an_answer_that_nobody_waits_for_is_no_fault_of_ours(path: str) -> None:
+    """A live feed ends so, each time that somebody closes its page or the daemon stops."""
+    metrics = Metrics()
+    async with served(metrics) as http:
+        with pytest.raises(aiohttp.ClientError):
+            await http.get(path)
+
+    assert {("/things/{name}", "GET", "499")} == counted(metrics).keys()  # clients ask again
