@@ -178,9 +178,14 @@ def test_the_protocol_of_traces_goes_before_that_of_all() -> None:
     assert trouble({**TO, **both}) is None
 
 
-async def test_without_the_extra_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("missing", ["", ".trace_exporter"], ids=["package", "module"])
+async def test_without_the_extra_it_is_said_how_to_get_it(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a line that can be pasted."""
-    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http", None)
+    package = "opentelemetry.exporter.otlp.proto.http"
+    monkeypatch.delitem(sys.modules, f"{package}.trace_exporter", raising=False)
+    monkeypatch.setitem(sys.modules, f"{package}{missing}", None)
     with capture_logs() as logs:
         async with opened(TO, version="1") as traces:
             assert not traces.is_on
