@@ -6,10 +6,18 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+import aiohttp
+from aiohttp.test_utils import unused_port
+
 from batchwatch.metrics import Metrics
 from batchwatch.pulse import LATE, LATELY, SILENT, Pulse
+from batchwatch.simulator import Simulator
+from tests.support.daemon import environment, running
+from tests.support.receiver import Receiver
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pytest
 
 
@@ -73,6 +81,25 @@ async def test_what_holds_the_loop_up_is_seen(monkeypatch: pytest.MonkeyPatch) -
     running.cancel()
 
     assert seen(metrics, "sum") >= 0.15
+
+
+async def test_the_daemon_is_not_ready_while_its_jobs_stand_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says so; that its loop was late is told as well, and is over when somebody reads it."""
+    monkeypatch.setattr("batchwatch.pulse.SILENT", -1.0)
+    monkeypatch.setattr("batchwatch.pulse.LATE", -1.0)
+    port = unused_port()
+    url = f"http://127.0.0.1:{port}"
+    async with Simulator() as sim, Receiver() as receiver:
+        environ = environment(sim, receiver, tmp_path, BATCHWATCH_LISTEN=f"127.0.0.1:{port}")
+        async with running(environ), aiohttp.ClientSession(url) as http:
+            await sim.asked(2)
+            async with http.get("/readyz") as answer:
+                status, told = answer.status, await answer.json()
+
+    assert (503, False) == (status, told["ready"])
+    assert {"upkeep", "event loop"} == told["troubles"].keys()
 
 
 async def test_timed_jobs_that_no_longer_run_are_named() -> None:
