@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 from collections import Counter
 from contextlib import aclosing
@@ -26,6 +27,7 @@ from batchwatch.settings.tls import tls_contexts
 from batchwatch.store import Database, StoreError, Views
 from batchwatch.store.errors import SchemaTooOld
 from batchwatch.store.file import check_writable, file_of, holder_of
+from batchwatch.traces import trouble
 from batchwatch.web.hooks import PATH as HOOKS_PATH
 
 if TYPE_CHECKING:
@@ -95,6 +97,8 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         yield Finding(Verdict.WARNING, "settings", text)
     for text in _tls(settings):
         yield Finding(Verdict.WRONG, "settings", text)
+    if why := trouble(os.environ):
+        yield Finding(Verdict.WARNING, "traces", why)
 
 
 def is_complete(settings: Settings) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from batchwatch import __version__
 from batchwatch.deliver.connections import Connections
 from batchwatch.deliver.dispatcher import SILENCE, Dispatcher
 from batchwatch.heartbeat import TICK, Heartbeat, Pinger
@@ -27,11 +29,13 @@ from batchwatch.parts import (
     watch_of,
     watcher_of,
 )
+from batchwatch.pulse import BEAT, Pulse
 from batchwatch.settings import SettingsError
 from batchwatch.settings.review import expired, warnings
 from batchwatch.settings.tls import tls_contexts
 from batchwatch.site import access_of, live_of, routes_of
 from batchwatch.store import Database, Store, StoreError
+from batchwatch.traces import opened
 from batchwatch.web.health import Troubles
 from batchwatch.web.server import serve
 
@@ -65,11 +69,14 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
         log.warning("settings.doubted", reason=text)
     _make_room(len(settings.watches) + len(settings.endpoints))
     async with AsyncExitStack() as stack:
+        traces = await stack.enter_async_context(opened(os.environ, version=__version__))
         metrics = Metrics()
         database = await Database.open(settings.database_url.get_secret_value())
         stack.push_async_callback(database.close)
+        database.timed = lambda kind: metrics.store_time.labels(kind).time()
+        pulse = Pulse(metrics)
 
-        store = Store(database, router_of(settings), clock)
+        store = Store(database, router_of(settings), clock, traces=traces)
         # The store is ours alone: whoever held deliveries is gone.
         await store.outbox.recover()
 
@@ -103,6 +110,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
                     session=upstream,
                     clock=clock,
                     on_request=_counter(metrics, name, dispatcher),
+                    traces=traces,
                 ),
                 store=store,
                 clock=clock,
@@ -134,7 +142,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             clock=clock,
             dispatcher=dispatcher,
             watchers=watchers,
-            troubles=partial(_troubles, watchers, store.views, dispatcher, pinger),
+            troubles=partial(_troubles, watchers, store.views, dispatcher, pinger, pulse),
             stopping=stop,
         )
         routes = routes_of(
@@ -145,7 +153,13 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             keys=lambda: public_keys(endpoints, now=clock.now()),
         )
         url = await stack.enter_async_context(
-            serve(settings.listen.host, settings.listen.port, routes, access=access_of(settings))
+            serve(
+                settings.listen.host,
+                settings.listen.port,
+                routes,
+                access=access_of(settings),
+                metrics=metrics,
+            )
         )
         log.info(
             "daemon.started",
@@ -170,17 +184,20 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
                 endpoints=settings.endpoints,
                 watches=settings.watches,
                 more=[
+                    (BEAT, pulse.beat),
                     (TICK, heartbeat.beat),
                     (settings.heartbeat_ping_interval, pinger.ping),
                 ],
             )
             upkeep.start()
             minding = group.create_task(upkeep.mind_the_clock(), name="clock")
+            feeling = group.create_task(pulse.run(), name="pulse")
             try:
                 await stop.wait()
             finally:
                 upkeep.stop()
                 minding.cancel()
+                feeling.cancel()
             log.info("daemon.stopping", grace_s=settings.shutdown_grace)
             for task in watching:
                 task.cancel()  # at any moment: all that they saw is in the store, or seen again
@@ -193,10 +210,16 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
 
 
 async def _troubles(
-    watchers: Sequence[Watcher], views: Views, dispatcher: Dispatcher, pinger: Pinger
+    watchers: Sequence[Watcher],
+    views: Views,
+    dispatcher: Dispatcher,
+    pinger: Pinger,
+    pulse: Pulse,
 ) -> Troubles:
-    """Which parts are not well, and why."""
+    """What is not well: in us, which is grave, and in others or for a moment, which is not."""
     grave = {}
+    if trouble := dispatcher.store_trouble or dispatcher.stall():
+        grave["store"] = trouble
     try:
         await views.watches()
     except StoreError as error:
@@ -204,11 +227,13 @@ async def _troubles(
     for watcher in watchers:
         if troubles := watcher.troubles():
             grave[f"watch {watcher.watch.name}"] = "; ".join(troubles)
-    if dispatcher.store_trouble:
-        grave.setdefault("store", dispatcher.store_trouble)
+    if pulse.silence:
+        grave["upkeep"] = pulse.silence
     ailing = {f"endpoint {name}": why for name, why in dispatcher.troubles().items()}
     if pinger.trouble:
         ailing["heartbeat"] = pinger.trouble
+    if pulse.lateness:
+        ailing["event loop"] = pulse.lateness
     return Troubles(grave=grave, ailing=ailing)
 
 

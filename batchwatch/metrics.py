@@ -12,6 +12,8 @@ from prometheus_client import (
 
 _LATENCY = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30, 60, 300, 1800, 7200, 86400)
 _DURATION = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_DETECTION = (1, 2, 5, 10, 15, 30, 60, 120, 300, 900, 3600, 21600)
+_MOMENTS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30)
 
 
 class Metrics:
@@ -51,7 +53,17 @@ class Metrics:
         )
         self.polls = counter("polls_total", "Passes, by outcome.", "watch", "outcome")
         self.last_poll = gauge(
-            "last_good_poll_timestamp_seconds", "When the last complete pass ended.", "watch"
+            "last_good_poll_timestamp_seconds",
+            "When the last complete pass of this process ended; 0 until there is one.",
+            "watch",
+        )
+        self.budget = gauge(
+            "budget_requests", "Requests that may be sent to LlamaCloud at once.", "watch"
+        )
+        self.budget_rate = gauge(
+            "budget_requests_per_second",
+            "How fast the budget fills: as set, or less after LlamaCloud answered 429.",
+            "watch",
         )
         self.batches = gauge(
             "active_batches", "Batches that are followed, by status.", "watch", "status"
@@ -61,6 +73,12 @@ class Metrics:
         )
         self.transitions = counter(
             "transitions_total", "Recorded changes of status.", "watch", "to_status"
+        )
+        self.detection_lag = histogram(
+            "detection_lag_seconds",
+            "From updated_at of a change of status, on LlamaCloud's clock, until it was seen.",
+            "watch",
+            buckets=_DETECTION,
         )
         self.settled_files = counter(
             "settled_files_total", "Files of batches that were settled.", "watch", "fate"
@@ -123,4 +141,29 @@ class Metrics:
             "From the observation of a fact to its receipt.",
             "endpoint",
             buckets=_LATENCY,
+        )
+        self.store_time = histogram(
+            "store_duration_seconds",
+            "How long a use of the store took, by its kind: read, or write with the wait for its "
+            "turn.",
+            "kind",
+            buckets=_MOMENTS,
+        )
+        self.loop_lag = histogram(
+            "event_loop_lag_seconds",
+            "How late the event loop was each second with what it had to do.",
+            buckets=_MOMENTS,
+        )
+        self.http_requests = counter(
+            "http_requests_total",
+            "Requests to batchwatch itself, by the template of the path; other for none of its.",
+            "route",
+            "method",
+            "status",
+        )
+        self.http_duration = histogram(
+            "http_request_duration_seconds",
+            "How long an answer of batchwatch itself took, to its last byte.",
+            "route",
+            buckets=_MOMENTS,
         )

@@ -21,6 +21,7 @@ from batchwatch.llamacloud.budget import Budget
 from batchwatch.llamacloud.client import LlamaCloud, Scope
 from batchwatch.settings import WebhookSettings
 from batchwatch.settings.names import variable
+from batchwatch.traces import OFF
 from batchwatch.watching.hints import Follower
 from batchwatch.watching.poller import Poller
 from batchwatch.watching.settler import Settler
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from batchwatch.metrics import Metrics
     from batchwatch.settings import EndpointSettings, Settings, WatchSettings
     from batchwatch.store import Store
+    from batchwatch.traces import Traces
 
 
 def router_of(settings: Settings) -> Router:
@@ -147,6 +149,7 @@ def cloud_of(
     session: aiohttp.ClientSession,
     clock: Clock,
     on_request: Callable[[RequestReport], None] | None = None,
+    traces: Traces = OFF,
 ) -> LlamaCloud:
     """The upstream API as one watch may use it. Raises ValueError for a base URL that is none."""
     per_minute = settings.requests_per_minute
@@ -163,6 +166,7 @@ def cloud_of(
             source_directory_id=settings.source_directory_id,
         ),
         on_request=on_request,
+        traces=traces,
     )
 
 

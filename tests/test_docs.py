@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from jsonschema import Draft202012Validator
 
 from batchwatch.domain.batch import (
@@ -41,6 +42,7 @@ from batchwatch.domain.health import FAILING_TO_TELL, Record
 from batchwatch.domain.jobs import JobRecorder, JobSeen
 from batchwatch.domain.judging import MANY, Court, Docket
 from batchwatch.domain.stuck import Patience
+from batchwatch.metrics import Metrics
 from batchwatch.settings import EVENT_TYPES as SETTINGS_EVENT_TYPES
 from tests.support.builders import (
     BASE_URL,
@@ -185,3 +187,25 @@ def test_the_invariants_name_tests_that_exist() -> None:
         assert f"def {name}(" in tests, name
     for path in re.findall(r"`(tests/[\w/.]+)`", page):
         assert (ROOT / path).exists(), path
+
+
+def test_every_alert_goes_by_metrics_and_labels_that_there_are() -> None:
+    """An alert over a metric that was renamed is silent for ever."""
+    rules = yaml.safe_load((ROOT / "deploy" / "prometheus-alerts.yaml").read_text())
+    alerts = [rule for group in rules["groups"] for rule in group["rules"]]
+    known: dict[str, set[str]] = {}
+    for collector in Metrics().collectors:
+        (family,) = collector.describe()
+        suffixes = {"counter": ("_total",), "histogram": ("_bucket",)}.get(family.type, ("",))
+        labels = {*collector._labelnames, "le", "instance", "job"}  # noqa: SLF001  # nowhere else
+        known |= {f"{family.name}{suffix}": labels for suffix in suffixes}
+
+    for rule in alerts:
+        assert {"alert", "expr", "labels", "annotations"} <= rule.keys()
+        used = re.findall(r"batchwatch_\w+", rule["expr"])
+        assert used
+        assert set() == set(used) - known.keys()
+        told = " ".join(rule["annotations"].values())
+        for label in re.findall(r"\$labels\.(\w+)", told):
+            assert all(label in known[one] for one in used)
+    assert len(alerts) == len({rule["alert"] for rule in alerts})

@@ -32,6 +32,7 @@ log = get_logger()
 GROUP: Final = 400  # acknowledgements to a commit; more gains nothing
 GATHER: Final = 0.02  # seconds that a commit waits for more, while more is under way
 UNWRITTEN_LIMIT: Final = 1_000  # tries that may be done and not yet written
+STALLED: Final = 60.0  # seconds that a commit may take; it takes milliseconds
 SILENCE: Final = 120.0  # seconds; LlamaCloud alone is heard more often
 
 
@@ -65,6 +66,7 @@ class Dispatcher:
         self._room = asyncio.Event()  # there is not too much to write
         self._room.set()
         self.store_trouble: str | None = None  # why the last write failed, if it did
+        self._writing_since: float | None = None  # monotonic; the present write
 
     async def run(self) -> None:
         """Deliver until :meth:`stop`; then finish what is being sent, write it, and return."""
@@ -111,6 +113,14 @@ class Dispatcher:
         found = {name: lane.trouble() for name, lane in self._lanes.items()}
         return {name: trouble for name, trouble in found.items() if trouble}
 
+    def stall(self) -> str | None:
+        """Why nothing more is acknowledged, if the store neither writes nor says why not."""
+        if self._writing_since is None:
+            return None
+        seconds = self.clock.monotonic() - self._writing_since
+        count = len(self._settled)
+        return f"a write of {count} tries has lasted {seconds:.0f} s" if seconds > STALLED else None
+
     def heard(self) -> None:
         """Somebody answered, whatever the answer was: the network is there."""
         self._heard_at = self.clock.monotonic()
@@ -144,6 +154,7 @@ class Dispatcher:
             if len(self._settled) < GROUP and any(one.is_sending for one in self._lanes.values()):
                 # In true time, for it decides on nothing but how much goes into a commit.
                 await asyncio.sleep(GATHER)
+            self._writing_since = self.clock.monotonic()
             try:
                 await self._write_settled()
                 await self._write_noted()
@@ -153,6 +164,8 @@ class Dispatcher:
                 await self.clock.sleep(STORE_PAUSE)
             else:
                 self.store_works()
+            finally:
+                self._writing_since = None
 
     async def _write_settled(self) -> None:
         group = self._settled[: self._group]

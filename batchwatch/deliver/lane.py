@@ -70,6 +70,7 @@ class Lane:
         self._written_for = 0.0  # seconds of failure, when its record was written
         self._takes_some = False  # since the start, or since it was held back
         self._failing = False
+        self._traces = dispatcher.outbox.traces
         self._tells_all = log.is_enabled_for(logging.DEBUG)
         metrics = dispatcher.metrics
         self._delivered = metrics.attempts.labels(endpoint.name, "delivered")
@@ -263,7 +264,8 @@ class Lane:
 
     async def _try(self, delivery: Claimed) -> Settled:
         try:
-            attempt = await self.endpoint.send(delivery)
+            send = self._send_told if self._traces.is_on else self.endpoint.send
+            attempt = await send(delivery)
         except Exception:
             # A bug, at the border of one delivery: it must not stop the others.
             log.exception("delivery.broke", delivery_id=delivery.id, event_id=delivery.event_id)
@@ -284,6 +286,28 @@ class Lane:
             jitter=random.uniform(-1.0, 1.0),
             final_statuses=self.endpoint.final_statuses,
         )
+
+    async def _send_told(self, delivery: Claimed) -> Attempt:
+        """Send within a span of the trace that made the event, and let the receiver join it."""
+        about = {
+            "batchwatch.endpoint": delivery.endpoint,
+            "batchwatch.event_id": delivery.event_id,
+            "batchwatch.event_type": delivery.type,
+            "batchwatch.batch_id": delivery.batch_id,
+            "batchwatch.attempt": delivery.attempt,
+            "http.request.method": "POST",
+        }
+        name = f"deliver {delivery.endpoint}"
+        with self._traces.span(name, about, parent=delivery.trace, is_request=True) as span:
+            attempt = await self.endpoint.send(replace(delivery, trace=self._traces.here()))
+            failure = attempt.failure
+            span.note({
+                "batchwatch.outcome": "delivered" if failure is None else failure.value,
+                "http.response.status_code": attempt.status_code,
+            })  # fmt: skip
+            if failure is not None:
+                span.failed(f"{failure}: {attempt.detail or 'no detail'}")
+        return attempt
 
     def _judge(self, attempt: Attempt, *, probe: int) -> None:
         """Draw from a try what it says of the endpoint."""

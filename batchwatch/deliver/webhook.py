@@ -77,6 +77,6 @@ class Webhook:
             )
         described, body = self.write(delivery)
         signed = signed_headers(delivery.event_id, body, keys=keys, timestamp=int(now.timestamp()))
-        trace = {"traceparent": traceparent(delivery.event_id)}
+        trace = {"traceparent": delivery.trace or traceparent(delivery.event_id)}
         headers = {**self.headers, **asked, **described, **trace, **signed}
         return await self.sender.post(self.url, body, headers, timeout=self.timeout - waited)

@@ -92,6 +92,7 @@ class Claimed:
     turn: int  # the same, of those that count: since it was last replayed, for one
     occurred_at: datetime
     payload: bytes  # JSON, UTF-8: the envelope
+    trace: str | None = None  # the traceparent of what it is a part of, if traces are kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,14 @@ class Budget:
         return self._rate
 
     @property
+    def left(self) -> float:
+        """Requests that may be sent at once, now; those that wait for one have not taken it yet."""
+        now = self._clock.monotonic()
+        if now < self._blocked_until:
+            return 0.0
+        return min(self._burst, self._tokens + max(0.0, now - self._filled_at) * self._rate)
+
+    @property
     def blocked_for(self) -> float:
         """Seconds until upstream's ``Retry-After`` is over; 0 if it is."""
         return max(0.0, self._blocked_until - self._clock.monotonic())
@@ -98,9 +106,8 @@ class Budget:
     @property
     def allowance(self) -> Allowance:
         """How things are, for people and metrics."""
-        gained = max(0.0, self._clock.monotonic() - self._filled_at) * self._rate
         return Allowance(
-            left=min(self._burst, self._tokens + gained),
+            left=self.left,
             per_minute=self._rate * 60,
             configured=self._configured * 60,
             paused_for=self.blocked_for,

@@ -33,6 +33,7 @@ from batchwatch.llamacloud.wire import (
     read_jobs,
     read_page,
 )
+from batchwatch.traces import OFF
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -41,8 +42,9 @@ if TYPE_CHECKING:
 
     from batchwatch.clock import Clock
     from batchwatch.domain.batch import BatchId, FileOutcome, Observation, Status
-    from batchwatch.llamacloud.budget import Allowance, Budget
+    from batchwatch.llamacloud.budget import Budget
     from batchwatch.llamacloud.wire import Body, Item
+    from batchwatch.traces import Traces
 
 T = TypeVar("T")
 
@@ -94,6 +96,7 @@ class LlamaCloud:
         scope: Scope = Scope(),
         on_request: Callable[[RequestReport], None] | None = None,
         limits: Limits = LIMITS,
+        traces: Traces = OFF,
     ) -> None:
         key = ApiKey(api_key, source=key_source)
         del api_key  # a traceback may show locals
@@ -103,9 +106,11 @@ class LlamaCloud:
             session=session,
             budget=budget,
             clock=clock,
+            traces=traces,
         )
         self._transport.on_request = on_request
-        self._budget = budget
+        self.traces = traces  # for whoever asks, to tell what for
+        self.budget = budget
         self._clock = clock
         self._scope = scope
         self._limits = limits
@@ -120,14 +125,9 @@ class LlamaCloud:
         return self._transport.requests
 
     @property
-    def allowance(self) -> Allowance:
-        """What its budget lets through at present."""
-        return self._budget.allowance
-
-    @property
     def paused_for(self) -> float:
         """Seconds for which upstream has asked for no requests; 0 if it has not."""
-        return self._budget.blocked_for
+        return self.budget.blocked_for
 
     def covers(self, seen: Observation) -> bool:
         """Whether a listing would show ``seen``; a GET has no filter for the directory."""
@@ -196,7 +196,9 @@ class LlamaCloud:
         params = self._scoped()
         if results:
             params.append(("expand", "results"))
-        question = Question("get_batch", path, params, read, priority, self._single)
+        question = Question(
+            "get_batch", path, params, read, priority, self._single, f"{BATCHES}/{{batch_id}}"
+        )
         asked_at = self._clock.now()
         answer = await self._transport.get(question)
         item, outcomes = answer.value
@@ -270,6 +272,7 @@ class LlamaCloud:
         Raises :class:`NotFound` where there is no such directory any more:
         ephemeral ones are cleaned up.
         """
+        template = f"{DIRECTORIES}/{{directory_id}}/files"
         path = f"{DIRECTORIES}/{quote(directory_id, safe='', errors='replace')}/files"
         if directory_id in _NO_PATH:
             raise Unaskable(
@@ -280,7 +283,9 @@ class LlamaCloud:
 
         async def fetch(token: str | None) -> Files:
             params = _with_token(self._scoped(), token)
-            question = Question("list_files", path, params, read_files, priority, self._limits)
+            question = Question(
+                "list_files", path, params, read_files, priority, self._limits, template
+            )
             return (await self._sized(question, PAGE_SIZE, smallest=SMALLEST_PAGE)).value
 
         names: dict[str, str] = {}

@@ -19,6 +19,7 @@ from batchwatch.llamacloud.errors import CloudError, RateLimited
 from batchwatch.llamacloud.headers import read_date, read_retry_after
 from batchwatch.llamacloud.wire import Unreadable
 from batchwatch.log import get_logger
+from batchwatch.traces import OFF
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from batchwatch.clock import Clock
     from batchwatch.llamacloud.budget import Budget, Priority
     from batchwatch.llamacloud.key import ApiKey
+    from batchwatch.traces import Traces
 
 log = get_logger()
 
@@ -65,6 +67,7 @@ class Question(Generic[T]):
     read: Callable[[bytearray], T]  # raises Unreadable
     priority: Priority
     limits: Limits
+    template: str = ""  # of a path that has an id in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ class Answer(Generic[T]):
 
     value: T
     date: datetime | None  # upstream's clock when it answered
+    status: int = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +103,10 @@ class Transport:
         session: aiohttp.ClientSession,
         budget: Budget,
         clock: Clock,
+        traces: Traces = OFF,
     ) -> None:
         self._base = _checked(base_url)
+        self._traces = traces
         self._key = key
         self._session = session
         self._budget = budget
@@ -126,7 +132,7 @@ class Transport:
             now = self._clock.monotonic()
             deadline = now + limits.total if deadline is None else deadline
             # Once admitted it is asked, be it in a hurry.
-            outcome = await self._try(question, asked, attempt, max(1.0, deadline - now))
+            outcome = await self._told(question, asked, attempt, max(1.0, deadline - now))
             if isinstance(outcome, Answer):
                 self._budget.succeeded()
                 return outcome
@@ -159,6 +165,30 @@ class Transport:
         else:
             return
         raise error
+
+    async def _told(
+        self, question: Question[T], asked: diagnosis.Asked, attempt: int, seconds: float
+    ) -> Answer[T] | CloudError:
+        """Ask once, within a span; it names no id, no query and no key."""
+        if not self._traces.is_on:
+            return await self._try(question, asked, attempt, seconds)
+        template = question.template or question.path
+        about = {
+            "http.request.method": "GET",
+            "url.template": template,
+            "server.address": asked.url.host,
+            "server.port": asked.url.port,
+            "batchwatch.operation": question.operation,
+            "http.request.resend_count": attempt - 1 or None,
+        }
+        with self._traces.span(f"GET {template}", about, is_request=True) as span:
+            outcome = await self._try(question, asked, attempt, seconds)
+            if isinstance(outcome, CloudError):
+                span.note({"http.response.status_code": outcome.status, "error.type": outcome.kind})
+                span.failed(outcome.kind)
+            else:
+                span.note({"http.response.status_code": outcome.status})
+        return outcome
 
     async def _try(
         self, question: Question[T], asked: diagnosis.Asked, attempt: int, seconds: float
@@ -237,7 +267,7 @@ class Transport:
         body: bytearray,
     ) -> Answer[T] | CloudError:
         try:
-            return Answer(question.read(body), read_date(response.headers))
+            return Answer(question.read(body), read_date(response.headers), response.status)
         except Unreadable as error:
             expected = str(error)
         content_type = response.headers.get("Content-Type", "")

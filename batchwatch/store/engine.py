@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import os
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 import sqlalchemy as sa
@@ -31,6 +31,7 @@ from batchwatch.store.file import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from sqlalchemy.dialects import postgresql, sqlite
@@ -96,6 +97,8 @@ class Database:
         self._writer = asyncio.Lock()
         self._lock: int | None = None
         self._file: tuple[Path, tuple[int, int] | None] | None = None
+        # Held around each use, with its kind: `read`, or `write` with the wait for its turn.
+        self.timed: Callable[[str], AbstractContextManager[object]] = nullcontext
 
     @classmethod
     async def open(cls, url: str, *, exclusive: bool = True, writes: bool = False) -> Self:
@@ -150,8 +153,9 @@ class Database:
         """A connection to ask with; each question by itself sees a consistent store."""
         self._look_for_the_file()
         try:
-            async with self._engine.connect() as connection:
-                yield connection
+            with self.timed("read"):
+                async with self._engine.connect() as connection:
+                    yield connection
         except (DBAPIError, sa.exc.TimeoutError) as error:
             raise translate(error, self.where) from error
 
@@ -170,10 +174,11 @@ class Database:
         """
         try:
             engine = self._engine if durable else self._hasty
-            async with self._turn(engine) as connection:
-                await connection.execution_options(writes=True)
-                async with connection.begin():
-                    yield connection
+            with self.timed("write"):
+                async with self._turn(engine) as connection:
+                    await connection.execution_options(writes=True)
+                    async with connection.begin():
+                        yield connection
         except (DBAPIError, sa.exc.TimeoutError) as error:
             raise translate(error, self.where) from error
 
@@ -184,10 +189,11 @@ class Database:
         To be used as :meth:`write` is.
         """
         try:
-            async with self._turn(self._hasty) as connection:
-                if self.dialect != "sqlite":  # where each statement is one that nobody began
-                    await connection.execution_options(isolation_level="AUTOCOMMIT")
-                yield connection
+            with self.timed("write"):
+                async with self._turn(self._hasty) as connection:
+                    if self.dialect != "sqlite":  # where each statement is one that nobody began
+                        await connection.execution_options(isolation_level="AUTOCOMMIT")
+                    yield connection
         except (DBAPIError, sa.exc.TimeoutError) as error:
             raise translate(error, self.where) from error
 

@@ -107,7 +107,10 @@ class Poller:
         self._forgotten = 0  # how often GETs made fingerprints doubtful
         self._listed = False  # whether a listing has shown anything yet
         self._steady: tuple[datetime, timedelta] | None = None  # since when, and how far ahead
-        self._reporter = Reporter(watch.name, metrics=metrics)
+        self._traces = cloud.traces
+        self.cause: str | None = None  # the trace in which something changed last
+        self._reporter = Reporter(watch.name, metrics=metrics, traces=cloud.traces)
+        self._ahead = timedelta(0)  # upstream's clock before ours, when the last pass began
         self._garbled = 0  # the most entries that no page made sense of, and that was said
         self._sweep_failed: str | None = None  # why, the last time that it did
         self._history = History(watch.name, judgements=batches.judgements, clock=clock)
@@ -165,6 +168,7 @@ class Poller:
                         this.not_after = min(begun_at, page.date)
                         elapsed = self._clock.monotonic() - begun
                         this.covered_to = on_upstreams_clock(begun_at, page.date, elapsed=elapsed)
+                        self._ahead = this.covered_to - begun_at
                     this.unreadable += page.unreadable
                     await self._take(page, this)
                     newest = page.newest()
@@ -241,10 +245,14 @@ class Poller:
         are to ask for are still under way. Raises as :meth:`discover`, and
         where no batch could be looked at. ``begun`` as for :class:`Fetcher`.
         """
-        asked = self.cloud.requests
         if this is None:
             now = self._clock.now()
             this = Pass(now, now, now)
+        with self._traces.span("refresh", {"batchwatch.watch": self.watch.name}):
+            return await self._refresh(this, begun)
+
+    async def _refresh(self, this: Pass, begun: asyncio.Event | None) -> bool:
+        asked = self.cloud.requests
         if this.active is None:
             await self._count_active(this)
         if not this.has_shown_all():
@@ -336,7 +344,14 @@ class Poller:
         ids = await self._batches.awaiting_results(
             self.watch.name, now=self._clock.now(), besides=self._under_way, limit=ROUND
         )
-        tally = await self._fetch(self._completer, ids, None, begun)
+        tally = Tally()
+        if ids:
+            with self._traces.span(
+                "results",
+                {"batchwatch.watch": self.watch.name, "batchwatch.batches": len(ids)},
+                parent=self.cause,
+            ):
+                tally = await self._fetch(self._completer, ids, None, begun)
         tally.raise_for_none()
         return bool(tally.answered) or await self._batches.next_results_due(self.watch.name) is None
 
@@ -355,7 +370,8 @@ class Poller:
         tally = Tally()
         while wanted:
             if free := wanted - self._under_way.keys():
-                tally += await self._looker.fetch(list(free), record=self._record_look)
+                with self._traces.span("look", {"batchwatch.watch": self.watch.name}):
+                    tally += await self._looker.fetch(list(free), record=self._record_look)
                 wanted -= free
             else:
                 await self._under_way[next(iter(wanted))].wait()
@@ -565,7 +581,10 @@ class Poller:
         return self._steady[0]
 
     def _report(self, changes: Changes, this: Pass | None) -> None:
-        self._reporter.tell(changes)
+        if changes.transitions:
+            self.cause = self._traces.here()
+        began_at = self._state.started_at if self._state else None
+        self._reporter.tell(changes, began_at=began_at, ahead=self._ahead)
         if this is not None:
             this.transitions += len(changes.transitions)
             this.oddities.update(changes.oddities)

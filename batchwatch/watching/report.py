@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from batchwatch.domain.batch import Results
 from batchwatch.domain.event import BATCH_SETTLED
 from batchwatch.log import get_logger
+from batchwatch.traces import OFF
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
-    from batchwatch.domain.batch import BatchId, WatchName
+    from batchwatch.domain.batch import BatchId, Transition, WatchName
     from batchwatch.domain.changes import Changes
     from batchwatch.domain.event import Event
     from batchwatch.metrics import Metrics
+    from batchwatch.traces import Traces
 
 log = get_logger()
 
@@ -26,33 +30,29 @@ WARNED_LIMIT: Final = 1_000  # things of a kind of which is remembered that they
 class Reporter:
     """What one watch says of its changes."""
 
-    def __init__(self, watch: WatchName, *, metrics: Metrics) -> None:
+    def __init__(self, watch: WatchName, *, metrics: Metrics, traces: Traces = OFF) -> None:
         self._watch = watch
+        self._traces = traces
         self._metrics = metrics
         self._contradicted: set[BatchId] = set()
         self._unknown: set[str] = set()  # statuses
 
-    def tell(self, changes: Changes) -> None:
-        """Log and count what was written."""
+    def tell(
+        self,
+        changes: Changes,
+        *,
+        began_at: datetime | None = None,
+        ahead: timedelta = timedelta(0),
+    ) -> None:
+        """Log and count what was written.
+
+        ``began_at`` is when the watch did, and ``ahead`` how far upstream's
+        clock is before ours: how late a change was seen is counted from there.
+        """
         for transition in changes.transitions:
-            status = transition.to_status
-            label = str(status) if status.is_known else "other"
-            self._metrics.transitions.labels(self._watch, label).inc()
-            log.info(
-                "batch.changed",
-                watch=self._watch,
-                batch_id=transition.batch_id,
-                transition=transition.number,
-                previous=transition.from_status,
-                status=status,
-            )
-            if not status.is_known and _first(self._unknown, [status]):
-                log.warning(
-                    "status.unknown",
-                    watch=self._watch,
-                    batch_id=transition.batch_id,
-                    status=status,
-                )
+            self._changed(transition)
+            if began_at is not None:
+                self._count_lag(transition, began_at, ahead)
         for event in changes.events:
             if event.type == BATCH_SETTLED:
                 self._settled(event)
@@ -69,6 +69,35 @@ class Reporter:
         for batch_id in _first(self._contradicted, changes.contradicted):
             log.warning("status.contradicted", watch=self._watch, batch_id=batch_id)
 
+    def _changed(self, transition: Transition) -> None:
+        status = transition.to_status
+        label = str(status) if status.is_known else "other"
+        self._metrics.transitions.labels(self._watch, label).inc()
+        if self._traces.is_on:
+            self._traces.mark("batch.changed", _described(transition))
+        log.info(
+            "batch.changed",
+            watch=self._watch,
+            batch_id=transition.batch_id,
+            transition=transition.number,
+            previous=transition.from_status,
+            status=status,
+        )
+        if not status.is_known and _first(self._unknown, [status]):
+            log.warning(
+                "status.unknown",
+                watch=self._watch,
+                batch_id=transition.batch_id,
+                status=status,
+            )
+
+    def _count_lag(self, transition: Transition, began_at: datetime, ahead: timedelta) -> None:
+        """Count how late a change was seen; what was before the watch began nobody could see."""
+        changed_at = transition.updated_at
+        if changed_at is not None and changed_at >= began_at:
+            lag = transition.observed_at + ahead - changed_at
+            self._metrics.detection_lag.labels(self._watch).observe(max(0.0, lag.total_seconds()))
+
     def _settled(self, event: Event) -> None:
         settled = event.data["settled"]
         counts = {fate: count for fate, count in (settled["counts"] or {}).items() if count}
@@ -82,6 +111,16 @@ class Reporter:
         for fate, count in counts.items():
             if fate != "files":
                 self._metrics.settled_files.labels(self._watch, fate).inc(count)
+
+
+def _described(transition: Transition) -> dict[str, str | int | None]:
+    return {
+        "batchwatch.watch": transition.watch,
+        "batchwatch.batch_id": transition.batch_id,
+        "batchwatch.transition": transition.number,
+        "batchwatch.from": transition.from_status,
+        "batchwatch.to": transition.to_status,
+    }
 
 
 def _first(warned: set[_T], of: Iterable[_T]) -> set[_T]:

@@ -57,6 +57,7 @@ class Settler:
         clock: Clock,
         metrics: Metrics,
     ) -> None:
+        self._poller = poller
         self._watch = poller.watch
         self._cloud = poller.cloud
         self._unsettled = poller.unsettled
@@ -84,19 +85,32 @@ class Settler:
         known = await self._batches.known(name, ids)
         lots = list(self._lots(known[one] for one in ids))
         this = _Round(len(lots), begun or asyncio.Event())
-        mine = set(known)
-        self._under_way |= mine
-        try:
-            ends = await asyncio.gather(
-                *(self._take_turns(lot, this, mine) for lot in lots), return_exceptions=True
-            )
-        finally:
-            self._under_way -= mine
+        if not lots:
+            ends: Sequence[BaseException | None] = ()
+        else:
+            with self._cloud.traces.span(
+                "settle",
+                {"batchwatch.watch": name, "batchwatch.batches": len(known)},
+                parent=self._poller.cause,
+            ):
+                ends = await self._take_all(lots, this, set(known))
         for end in ends:
             if isinstance(end, BaseException):
                 raise end
         this.raise_for_none()
         return bool(this.answered) or await self._batches.next_settling_due(name) is None
+
+    async def _take_all(
+        self, lots: Sequence[Sequence[BatchId]], this: _Round, mine: set[BatchId]
+    ) -> Sequence[BaseException | None]:
+        """Ask for lots side by side; what each of them ended with."""
+        self._under_way |= mine
+        try:
+            return await asyncio.gather(
+                *(self._take_turns(lot, this, mine) for lot in lots), return_exceptions=True
+            )
+        finally:
+            self._under_way -= mine
 
     async def until_settle(self) -> float | None:
         """Seconds until jobs are due that are not being asked for; None if there are none."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from batchwatch.clock import Clock
     from batchwatch.llamacloud.budget import Allowance
     from batchwatch.metrics import Metrics
+    from batchwatch.traces import Span
     from batchwatch.watching.hints import Follower
     from batchwatch.watching.poller import Pass, Poller
     from batchwatch.watching.settler import Settler
@@ -63,6 +64,7 @@ class Watcher:
         self.follower = follower  # of hints, if any can come
         self._clock = clock
         self._metrics = metrics
+        self._show_from_the_start()
         self._awaited = poller.recorded  # there may be results to ask for
         self._unsettled = poller.unsettled  # there are jobs to follow
         self._beside: set[asyncio.Task[None]] = set()
@@ -74,6 +76,14 @@ class Watcher:
         self._turned_at = clock.monotonic()  # when it last looked whether passes still end
         self._silence_told: float | None = None  # the last good pass whose absence was told
         self._ailing: dict[Work, str] = {}  # why work failed the last time, if it did
+
+    def _show_from_the_start(self) -> None:
+        """Have what alarms go by be there before anything happens, or they would see nothing."""
+        name, budget = self.watch.name, self._poller.cloud.budget
+        self._metrics.last_poll.labels(name).set(0)
+        # Asked when it is scraped, for it changes with each moment.
+        self._metrics.budget.labels(name).set_function(lambda: budget.left)
+        self._metrics.budget_rate.labels(name).set_function(lambda: budget.rate)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Pass after pass until ``stop``; may be cancelled at any moment, all is in the store."""
@@ -104,7 +114,7 @@ class Watcher:
     @property
     def allowance(self) -> Allowance:
         """What LlamaCloud lets it ask at present."""
-        return self._poller.cloud.allowance
+        return self._poller.cloud.budget.allowance
 
     @property
     def is_stalled(self) -> bool:
@@ -120,6 +130,8 @@ class Watcher:
             found.append(f"LlamaCloud has asked for another {pause:.0f} s without requests")
         if self._pass_began_at is not None and now - self._pass_began_at > LONG:
             found.append(f"the present pass has lasted {now - self._pass_began_at:.0f} s")
+        if self.is_stalled:
+            found.append(f"it has not gone round for {now - self._turned_at:.0f} s")
         if self.last_good is None:
             return found or ["its first poll is not done yet"]
         if now - self.last_good > silence_allowed(self.watch.interval):
@@ -128,6 +140,11 @@ class Watcher:
 
     async def _pass(self, group: asyncio.TaskGroup) -> float:
         """Make a pass; seconds until the next one, whatever became of this one."""
+        about = {"batchwatch.watch": self.watch.name}
+        with self._poller.cloud.traces.span("poll", about) as span:
+            return await self._discover(group, span)
+
+    async def _discover(self, group: asyncio.TaskGroup, span: Span) -> float:
         self._pass_began_at = begun = self._clock.monotonic()
         try:
             this = await self._poller.discover()
@@ -135,16 +152,24 @@ class Watcher:
             self._awaited.set()  # what its pages showed
             if not is_systemic(error):
                 self._refresh(group, self._poller.present)
+            span.failed(str(error))
             return await self._discovery_failed(str(error), error)
         except StoreError as error:
+            span.failed(str(error))
             return self._store_failed(error)
         except Exception:
             # A bug, at the border of one pass: the other watches go on, and so does this one.
             log.exception("poll.broke", watch=self.watch.name)
+            span.failed(A_BUG)
             return await self._discovery_failed(A_BUG, None)
         finally:
             self._pass_began_at = None
         self._awaited.set()
+        span.note({
+            "batchwatch.pages": this.pages,
+            "batchwatch.seen": len(this.seen),
+            "batchwatch.transitions": this.transitions,
+        })  # fmt: skip
         self._passed(this, self._clock.monotonic() - begun)
         self._refresh(group, this)
         return next_poll(self.watch.interval, active=this.active or 0)

@@ -13,11 +13,13 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from batchwatch.log import get_logger
 from batchwatch.web.hooks import LARGEST_BODY
+from batchwatch.web.measured import measured
 from batchwatch.web.route import Border, mount
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
+    from batchwatch.metrics import Metrics
     from batchwatch.web.access import Access
     from batchwatch.web.route import Route
 
@@ -33,14 +35,15 @@ class ListenError(Exception):
 
 @asynccontextmanager
 async def serve(
-    host: str, port: int, routes: Iterable[Route], *, access: Access
+    host: str, port: int, routes: Iterable[Route], *, access: Access, metrics: Metrics
 ) -> AsyncIterator[str]:
     """Listen for as long as the context is held; gives the URL, with the true port.
 
     Raises :class:`ListenError`.
     """
     app = web.Application(client_max_size=LARGEST_BODY)
-    app.middlewares.append(Border(mount(app, routes), access=access).cross)
+    border = Border(mount(app, routes), access=access)
+    app.middlewares.extend([measured(metrics), border.cross])
     runner = web.AppRunner(
         app,
         access_log=None,

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -452,3 +453,30 @@ async def test_what_is_committed_is_there_after_a_kill(store_url: str, way: str)
     database = await Database.open(store_url)
     assert ["default"] == [one["name"] for one in await Views(database).watches()]
     await database.close()
+
+
+async def test_each_use_is_timed_by_its_kind(store_url: str) -> None:
+    """For a metric; a use that fails took its time as well."""
+    uses: list[str] = []
+
+    @contextmanager
+    def timed(kind: str) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            uses.append(kind)
+
+    database = await Database.open(store_url)
+    database.timed = timed
+    async with database.read():
+        pass
+    async with database.write():
+        pass
+    async with database.write_one():
+        pass
+    with pytest.raises(ValueError, match="no"):
+        async with database.write():
+            raise ValueError("no")
+    await database.close()
+
+    assert ["read", "write", "write", "write"] == uses

@@ -10,14 +10,17 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace import TracerProvider
 
-from batchwatch.domain.batch import COMPLETED, PENDING, RUNNING, EndpointName
+from batchwatch import store as real
+from batchwatch.domain.batch import COMPLETED, PENDING, RUNNING, BatchId, EndpointName
 from batchwatch.domain.delivery import Attempt, Claimed, Failure, Settled, State
 from batchwatch.domain.routing import FOR_PROGRAMS, Router
 from batchwatch.store import Database, Outbox
 from batchwatch.store.outbox import LEASE
+from batchwatch.traces import Traces
 from tests.store.conftest import HOOK, Store
-from tests.support.builders import WATCH, a_sighting, at
+from tests.support.builders import WATCH, a_recorder, a_sighting, at
 from tests.support.clock import ManualClock
 
 if TYPE_CHECKING:
@@ -320,3 +323,48 @@ async def test_any_order_of_outcomes_keeps_the_order_of_each_line(data: st.DataO
                 await store.at(second).outbox.settle(settled)
 
     assert owed == told
+
+
+async def test_an_event_keeps_the_trace_of_what_made_it(store_url: str) -> None:
+    """So that a delivery is a part of it, after a restart as well; without traces of none."""
+    database = await Database.open(store_url)
+    router = Router({HOOK: FOR_PROGRAMS})
+    traces = Traces(TracerProvider(shutdown_on_exit=False).get_tracer("test"))
+    traced = real.Store(database, router, ManualClock(), traces=traces)
+    await traced.watches.begin(WATCH, now=at(0))
+    with traces.span("poll"):
+        here = traces.here()
+        await traced.batches.change(
+            WATCH,
+            [BatchId("bat-1")],
+            lambda known: a_recorder().record(known, [a_sighting()], now=at(0)),
+        )
+    (claimed,) = await traced.outbox.claim(HOOK, limit=9)
+    await traced.outbox.give_back([claimed.id])
+
+    (without,) = await real.Store(database, router, ManualClock()).outbox.claim(HOOK, limit=9)
+    await database.close()
+
+    assert here
+    assert (here, None) == (claimed.trace, without.trace)
+
+
+async def test_an_event_that_no_poll_made_has_a_trace_of_its_own(store_url: str) -> None:
+    """All of its deliveries are found in it."""
+    database = await Database.open(store_url)
+    router = Router(dict.fromkeys([HOOK, OTHER], FOR_PROGRAMS))
+    traces = Traces(TracerProvider(shutdown_on_exit=False).get_tracer("test"))
+    traced = real.Store(database, router, ManualClock(), traces=traces)
+    await traced.watches.begin(WATCH, now=at(0))
+    await traced.batches.change(
+        WATCH,
+        [BatchId("bat-1")],
+        lambda known: a_recorder().record(known, [a_sighting()], now=at(0)),
+    )
+    found = {
+        one.trace for name in (HOOK, OTHER) for one in await traced.outbox.claim(name, limit=9)
+    }
+    await database.close()
+
+    assert 1 == len(found)
+    assert None not in found

@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from batchwatch.deliver import dispatcher as module
+from batchwatch.deliver.dispatcher import STALLED
 from batchwatch.deliver.lane import STORE_PAUSE
 from batchwatch.domain.batch import RUNNING
 from batchwatch.metrics import Metrics
@@ -16,7 +17,9 @@ from batchwatch.store.outbox import LEASE
 from tests.unit.deliver.outbox import HOOK, OTHER, Desk, Store, asleep, dispatching, refused
 
 if TYPE_CHECKING:
-    from batchwatch.domain.delivery import Attempt, Claimed
+    from collections.abc import Collection
+
+    from batchwatch.domain.delivery import Attempt, Claimed, Settled
     from tests.support.clock import ManualClock
 
 
@@ -283,3 +286,30 @@ async def test_a_result_that_cannot_be_written_keeps_no_other_from_it(
 
     assert ["dead", "delivered", "delivered"] == sorted(await store.states())
     assert ["delivery.unwritable"] == [one["event"] for one in logs if one["log_level"] == "error"]
+
+
+async def test_a_store_that_hangs_is_named(
+    store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives no error, and nothing more would be acknowledged."""
+    await store.see("bat-1")
+    hangs, goes_on = asyncio.Event(), asyncio.Event()
+    settle = store.outbox.settle
+
+    async def hanging(settled: Collection[Settled]) -> None:
+        hangs.set()
+        await goes_on.wait()
+        await settle(settled)
+
+    monkeypatch.setattr(store.outbox, "settle", hanging)
+    async with dispatching(store, clock, Desk()) as dispatcher:
+        await hangs.wait()
+        clock.advance(STALLED)
+        assert dispatcher.stall() is None
+
+        clock.advance(1)
+        assert "a write of 1 tries has lasted 61 s" == dispatcher.stall()
+        goes_on.set()
+        await store.outbox.until_written(1)
+
+    assert dispatcher.stall() is None

@@ -306,3 +306,24 @@ def test_the_order_of_priorities_is_the_order_of_loss() -> None:
     shuffled = random.sample(list(Priority), k=4)
     expected = [Priority.DISCOVER, Priority.COMPLETE, Priority.REFRESH, Priority.SETTLE]
     assert expected == sorted(shuffled)
+
+
+async def test_what_is_left_is_told_at_any_moment_and_costs_nothing() -> None:
+    """For a gauge: it fills by itself, and while upstream wants a pause it is nothing."""
+    clock = ManualClock()
+    budget = Budget(rate=RATE, burst=3, clock=clock)
+    told = [budget.left]
+    for _ in range(3):
+        await budget.acquire(Priority.DISCOVER)
+    told.append(budget.left)
+    clock.advance(0.5)
+    told.append(budget.left)
+    clock.advance(60)
+    told.append(budget.left)
+    budget.throttled(10.0)
+    told.append(budget.left)
+    clock.advance(10.0)
+    told.append(budget.left)
+
+    assert [3.0, 0.0, 1.0, 3.0, 0.0, 1.0] == told
+    assert RATE / 2 == budget.rate

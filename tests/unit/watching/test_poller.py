@@ -14,7 +14,7 @@ from batchwatch.simulator.history import history
 from tests.support.clock import LeapClock
 
 if TYPE_CHECKING:
-    from tests.unit.watching.conftest import Standing
+    from tests.unit.watching.conftest import Stand, Standing
 
 LIFE = (("PENDING", 0.0), ("RUNNING", 10.0), ("COMPLETED", 60.0))
 FILES = (
@@ -318,3 +318,55 @@ async def test_one_batch_that_is_refused_stops_no_other(stand: Standing) -> None
         told = {e["data"]["batch"]["id"] for e in await at.told() if e["type"] == "batch.completed"}
 
     assert {old[1].id} == told
+
+
+def lags(at: Stand) -> list[float]:
+    """How late changes were seen: how many, and in all."""
+    return [
+        at.metrics.registry.get_sample_value(
+            f"batchwatch_detection_lag_seconds_{what}", {"watch": at.watch.name}
+        )
+        or 0.0
+        for what in ("count", "sum")
+    ]
+
+
+async def test_it_is_measured_how_late_a_change_is_seen(stand: Standing) -> None:
+    """From the moment that LlamaCloud names to the answer that shows it."""
+    clock = LeapClock()
+    async with Simulator(clock=clock) as sim, stand(sim, clock) as at:
+        await at.polls()
+        sim.world.plant(a_life(*LIFE, files=FILES))
+        await at.polls(every=4)
+        assert [1, 4.0] == lags(at)
+
+        await at.polls(every=9)  # it runs since the tenth second
+        assert [2, 7.0] == lags(at)
+
+
+async def test_what_changed_before_the_watch_began_was_not_seen_late(stand: Standing) -> None:
+    """Nobody looked: a first look at a project of months would drown all others."""
+    clock = LeapClock()
+    async with Simulator(clock=clock) as sim, stand(sim, clock) as at:
+        sim.world.plant(a_life(*LIFE), created=clock.now() - timedelta(hours=2))
+        sim.world.plant(a_life(("RUNNING", 0), ("COMPLETED", 1e6)))
+        await at.polls(2)
+
+        assert 2 == len(await at.views.batches())
+        assert [0, 0.0] == lags(at)
+
+
+@pytest.mark.parametrize("ahead", [-600, 600])
+async def test_a_clock_of_ours_that_is_wrong_makes_no_lag(stand: Standing, ahead: float) -> None:
+    """Upstream's own word for the time is compared with upstream's own."""
+    theirs, ours = LeapClock(), LeapClock()
+    async with Simulator(clock=theirs) as sim, stand(sim, ours) as at:
+        ours.jump(ahead)
+        await at.polls()
+        sim.world.plant(a_life(*LIFE, files=FILES))
+        theirs.advance(4)
+        await at.polls(every=4)
+        count, total = lags(at)
+
+    assert 1 == count
+    assert 2 <= total <= 6  # HTTP's Date has whole seconds

@@ -362,3 +362,21 @@ async def test_a_watch_that_no_longer_goes_round_is_stalled(stand: Standing) -> 
         clock.advance(STALLED + 1)
 
         assert at.watcher.is_stalled
+
+
+async def test_what_alarms_go_by_is_there_before_the_first_pass(stand: Standing) -> None:
+    """A watch that never had a good pass would be no series, and no alarm would see it."""
+    clock = ManualClock()
+    async with Simulator(clock=clock) as sim, stand(sim, clock) as at:
+        shown = {
+            name: at.metrics.registry.get_sample_value(
+                f"batchwatch_{name}", {"watch": at.watch.name}
+            )
+            for name in (
+                "last_good_poll_timestamp_seconds",
+                "budget_requests",
+                "budget_requests_per_second",
+            )
+        }
+
+    assert [0.0, 1000.0, 1000.0] == list(shown.values())

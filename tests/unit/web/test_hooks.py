@@ -84,7 +84,13 @@ async def served(folder: Path, *, secrets: Sequence[str] = (HINT_SECRET,)) -> As
     taking = Hooks(doors, hints=Hints(database), clock=ManualClock(), metrics=site.metrics)
     try:
         async with (
-            serve("127.0.0.1", 0, taking.routes(), access=Access(token="0123456789abcdef")) as url,
+            serve(
+                "127.0.0.1",
+                0,
+                taking.routes(),
+                access=Access(token="0123456789abcdef"),
+                metrics=site.metrics,
+            ) as url,
             aiohttp.ClientSession(url) as http,
         ):
             site.http = http

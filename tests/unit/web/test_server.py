@@ -77,6 +77,7 @@ async def served(
             port,
             Health(metrics=metrics or Metrics(), troubles=found, keys=lambda: keys).routes(),
             access=Access(token=token),
+            metrics=Metrics(),
         ) as url,
         aiohttp.ClientSession(url) as http,
     ):
