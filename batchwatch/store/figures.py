@@ -106,7 +106,15 @@ class Figures:
     async def durations(self, *, limit: int = LAST) -> list[Duration]:
         """What the last completed batches took, the newest first."""
         query = (
-            sa.select(batches)
+            sa.select(
+                batches.c.watch,
+                batches.c.id,
+                batches.c.created_at,
+                batches.c.updated_at,
+                batches.c.first_seen_at,
+                batches.c.changed_at,
+                batches.c.revision,
+            )
             .where(batches.c.status == COMPLETED)
             .order_by(batches.c.changed_at.desc())
             .limit(limit)
@@ -169,7 +177,7 @@ class Figures:
         return Tries(tried=len(rows), taken=len(taken), seconds=taken)
 
 
-def _took(row: sa.Row[Any]) -> float | None:
+def _took(row: Any) -> float | None:
     return took(
         created_at=row.created_at,
         updated_at=row.updated_at,

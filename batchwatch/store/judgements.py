@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -15,15 +15,17 @@ from batchwatch.store.schema import batches, watches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import timedelta
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from batchwatch.store.engine import Database
 
     Row = dict[str, Any]
+    Kind = tuple[str, str, str]  # watch, type and configuration of the job
 
 REMEMBERED: Final = 200  # ended batches of a kind that tell what to expect: the last ones
+RELEARNT: Final = timedelta(minutes=2)  # until what a kind took is read again, to be shown
+KINDS_LIMIT: Final = 500  # kinds that are remembered for that, some 20 kB each
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SLOW: Final = msgspec.json.Decoder(Slow)
 # Said as their indices have them.
@@ -36,6 +38,7 @@ class Judgements:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._learnt: dict[Kind, tuple[Experience, datetime]] = {}  # for those who show it
 
     async def due(
         self, watch: WatchName, *, now: datetime, longest: timedelta, soon: timedelta
@@ -103,22 +106,29 @@ class Judgements:
     async def with_outlook(self, rows: list[Row], *, now: datetime) -> list[Row]:
         """Rows of batches with ``expected``, as events have it; None for what has ended or is new.
 
-        By what like ones took.
+        By what like ones took, which is read anew after some minutes.
         """
-        learnt: dict[tuple[str, str, str], Experience] = {}
         shown = []
         for row in rows:
             expected = None
             kind = (row["watch"], row["job_type"], row["configuration_id"])
             ended = Status(row["status"]).is_terminal or row["vanished_at"] is not None
             if not ended and all(kind):
-                if kind not in learnt:
-                    learnt[kind] = Experience(await self.past(*kind))
-                expectation = learnt[kind].of(row["source_directory_id"])
+                experience = await self._experience(kind, now)
+                expectation = experience.of(row["source_directory_id"])
                 begun = begun_at(row["created_at"], row["first_seen_at"])
                 expected = None if expectation is None else expected_by(expectation, begun, now=now)
             shown.append(row | {"expected": expected})
         return shown
+
+    async def _experience(self, kind: Kind, now: datetime) -> Experience:
+        learnt, at = self._learnt.get(kind, (None, now))
+        if learnt is None or not timedelta(0) <= now - at < RELEARNT:
+            learnt = Experience(await self.past(*kind))
+            if len(self._learnt) >= KINDS_LIMIT:
+                self._learnt.clear()
+            self._learnt[kind] = learnt, now
+        return learnt
 
 
 async def count_stuck(connection: AsyncConnection, watch: WatchName) -> int:

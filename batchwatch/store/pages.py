@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Columns = sa.ColumnCollection[str, sa.ColumnElement[Any]]
     Condition = Callable[[Columns], sa.ColumnElement[bool]]
 
-SCANNED: Final = 4_000
+SCANNED: Final = 2_000
 _CANDIDATES: Final = 500  # batches that a text may be the beginning of, and all are looked at
 _WHOLE: Final = sa.BigInteger()
 _DEAD_OR_OPEN: Final = frozenset(State) - {State.DELIVERED}
@@ -137,8 +137,10 @@ class Pages:
             id_ = sa.type_coerce(id_, _WHOLE) + 0
         if wanted.state is not None:
             if not within and wanted.state in _DEAD_OR_OPEN:
-                within.append(sa.text(UNSETTLED))  # type: ignore[arg-type]  # a condition, too
-            besides.append(_equal("state", wanted.state))
+                within.append(sa.text(UNSETTLED))  # type: ignore[arg-type]  # as its index has it
+                within.append(deliveries.c.state == wanted.state)
+            else:
+                besides.append(_equal("state", wanted.state))
         if wanted.endpoint is not None:
             if within:
                 besides.append(_equal("endpoint", wanted.endpoint))

@@ -329,7 +329,7 @@ deliveries: Final = sa.Table(
         sqlite_where=sa.text("state = 'dead'"),
     ),
     sa.Index("ix_deliveries_of_endpoint", "endpoint", "id"),
-    sa.Index("ix_deliveries_unsettled", "id", sqlite_where=sa.text(UNSETTLED)),
+    sa.Index("ix_deliveries_unsettled", "state", "id", sqlite_where=sa.text(UNSETTLED)),
     sqlite_autoincrement=True,
 )
 

@@ -129,7 +129,7 @@ def test_for_programs_it_is_json(tmp_path: Path) -> None:
     )
     assert (["missed"], None) == (missed["faults"], missed["received_at"])
     assert timedelta(minutes=5) > abs(
-        datetime.fromisoformat(found["since"]) - (NOW - timedelta(hours=2))
+        datetime.fromisoformat(found["since"]) - (datetime.now(UTC) - timedelta(hours=2))
     )
 
 

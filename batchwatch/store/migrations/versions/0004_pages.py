@@ -33,6 +33,6 @@ def upgrade() -> None:
     op.create_index("ix_events_type", "events", ["type", "seq"])
     op.create_index("ix_deliveries_of_endpoint", "deliveries", ["endpoint", "id"])
     op.create_index(
-        "ix_deliveries_unsettled", "deliveries", ["id"], **_where("state <> 'delivered'")
+        "ix_deliveries_unsettled", "deliveries", ["state", "id"], **_where("state <> 'delivered'")
     )
     op.add_column("events", sa.Column("trace", sa.Text(), nullable=True))
