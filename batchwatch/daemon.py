@@ -137,15 +137,17 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             troubles=partial(_troubles, watchers, store.views, dispatcher, pinger),
             stopping=stop,
         )
+        access = access_of(settings, clock=clock)
         routes = routes_of(
             live,
             settings,
             watchers=watchers,
             metrics=metrics,
             keys=lambda: public_keys(endpoints, now=clock.now()),
+            access=access,
         )
         url = await stack.enter_async_context(
-            serve(settings.listen.host, settings.listen.port, routes, access=access_of(settings))
+            serve(settings.listen.host, settings.listen.port, routes, access=access)
         )
         log.info(
             "daemon.started",

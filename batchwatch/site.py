@@ -14,6 +14,7 @@ from batchwatch.web.feed import Feed
 from batchwatch.web.health import Health
 from batchwatch.web.hooks import Hooks
 from batchwatch.web.live import Live, WatchNow
+from batchwatch.web.login import Login
 
 if TYPE_CHECKING:
     import asyncio
@@ -91,6 +92,7 @@ def routes_of(
     watchers: Sequence[Watcher],
     metrics: Metrics,
     keys: Callable[[], Sequence[Mapping[str, str | None]]],
+    access: Access,
 ) -> list[Route]:
     """All that is served."""
     hooks = Hooks(
@@ -98,14 +100,23 @@ def routes_of(
     )
     health = Health(metrics=metrics, troubles=live.troubles, keys=keys)
     # The feed before the API: it is one of the paths that the API would take for an event's.
+    api = Api(live, prefix=settings.path_prefix or "")
     return [
-        *health.routes(), *hooks.routes(), *Feed(live).routes(), *Api(live).routes(),
+        *health.routes(), *hooks.routes(), *Login(access, clock=live.clock).routes(),
+        *Feed(live).routes(), *api.routes(),
     ]  # fmt: skip
 
 
-def access_of(settings: Settings) -> Access:
+def access_of(settings: Settings, *, clock: Clock) -> Access:
     """Who may ask for what."""
-    return Access(token=settings.api_token.get_secret_value() if settings.api_token else None)
+    return Access(
+        token=settings.api_token.get_secret_value() if settings.api_token else None,
+        read_token=settings.read_token.get_secret_value() if settings.read_token else None,
+        anyone=settings.allow_anyone,
+        prefix=settings.path_prefix or "",
+        proxies=settings.trusted_proxies,
+        clock=clock,
+    )
 
 
 def _now(watcher: Watcher, clock: Clock, *, takes_hints: bool) -> WatchNow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
+IDLE: Final = 75.0  # seconds for a request's head to come; above the 60 for which nginx keeps ours
+LINGERING: Final = 2.0  # seconds in which what is left of a refused body is read
+MOST_HEADERS: Final = 100
+LONGEST_LINE: Final = 8_190  # bytes; of the first line, and of each header
+
 
 class ListenError(Exception):
     """The address cannot be listened on."""
@@ -35,13 +40,20 @@ async def serve(
     Raises :class:`ListenError`.
     """
     app = web.Application(client_max_size=LARGEST_BODY)
-    app.middlewares.append(Border(mount(app, routes), access=access).cross)
+    border = Border(mount(app, routes, prefix=access.prefix), access=access)
+    app.middlewares.append(border.cross)
+    app.on_response_prepare.append(border.dress)
     runner = web.AppRunner(
         app,
         access_log=None,
         handle_signals=False,
         shutdown_timeout=1.0,
         auto_decompress=False,  # a signature is of what came, and little may unpack to much
+        keepalive_timeout=IDLE,
+        max_headers=MOST_HEADERS,
+        max_line_size=LONGEST_LINE,
+        max_field_size=LONGEST_LINE,
+        lingering_time=LINGERING,
     )
     await runner.setup()
     try:
