@@ -144,6 +144,8 @@ class Access:
         renewed = request.get(_SESSION)
         if renewed is not None and COOKIE not in response.cookies:
             self._keep(request, response, renewed)
+            # By hand: at this point aiohttp has made its headers of cookies already.
+            headers.add("Set-Cookie", response.cookies[COOKIE].OutputString())
 
     def check_origin(self, request: web.Request) -> None:
         """Return if no other site's page sent ``request``; raises Problem if one did."""

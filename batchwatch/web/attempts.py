@@ -23,8 +23,7 @@ ADDRESSES: Final = 10_000  # that are remembered: those that were wrong last
 
 @dataclass(slots=True)
 class _Record:
-    left: float  # attempts
-    at: float  # when that was so
+    clear_at: float  # when it will be as if it had never been wrong
     told_at: float | None = None
     untold: int = 0
 
@@ -50,25 +49,24 @@ class Attempts:
         record = self._records.get(_who(client))
         if record is None:
             return 0.0
-        return max(0.0, (1.0 - self._left(record)) * ONE_MORE_AFTER)
+        return max(0.0, record.clear_at - (AT_ONCE - 1) * ONE_MORE_AFTER - self._clock.monotonic())
 
     def fail(self, client: IPAddress | None) -> None:
         """Count an attempt that was wrong, and say so."""
         who = _who(client)
         now = self._clock.monotonic()
-        record = self._records.setdefault(who, _Record(AT_ONCE, now))
+        record = self._records.setdefault(who, _Record(now))
         self._records.move_to_end(who)
         if len(self._records) > ADDRESSES:
             self._records.popitem(last=False)
-        record.left, record.at = max(0.0, self._left(record) - 1.0), now
+        # At most as late as if all of them had been just now: who never stops waits no longer.
+        record.clear_at = min(
+            max(record.clear_at, now) + ONE_MORE_AFTER, now + AT_ONCE * ONE_MORE_AFTER
+        )
         record.untold += 1
         if record.told_at is None or now - record.told_at >= QUIET:
             log.warning(self._event, client=who, times=record.untold)
             record.told_at, record.untold = now, 0
-
-    def _left(self, record: _Record) -> float:
-        passed = self._clock.monotonic() - record.at
-        return min(float(AT_ONCE), record.left + passed / ONE_MORE_AFTER)
 
 
 def _who(client: IPAddress | None) -> str:

@@ -121,7 +121,7 @@ class Login:
                 headers={"WWW-Authenticate": 'Bearer realm="batchwatch"'},
             )
         log.info("login.accepted", client=str(client), role=role.name.lower())
-        response = self._go(wanted)
+        response = self._go(path_within(wanted))
         self._access.sign_in(request, response, role)
         return response
 
@@ -150,8 +150,7 @@ class Login:
 
     def _go(self, path: str) -> web.Response:
         # By hand: what reads a URL to write it again may make another one of it.
-        location = self._access.url(path_within(path))
-        return web.Response(status=303, headers={"Location": location})
+        return web.Response(status=303, headers={"Location": self._access.url(path)})
 
     def _plain(
         self,

@@ -72,9 +72,8 @@ class Border:
             response = await self._say(request, route, error)
         except web.HTTPException as error:
             if error.status < 400:
-                response = error
-            else:
-                response = await self._say(request, route, _problem_of(error, request))
+                raise  # a redirect, which aiohttp answers
+            response = await self._say(request, route, _problem_of(error, request))
         except StoreError as error:
             log.warning("request.failed", path=request.path, reason=str(error))
             response = await self._say(request, route, Problem(503, UNREADABLE))
