@@ -11,19 +11,26 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
+import aiohttp
 import pytest
+from aiohttp.test_utils import unused_port
 from structlog.testing import capture_logs
 
+from batchwatch.simulator import Simulator
 from batchwatch.web import server
 from batchwatch.web.access import Visitor
 from batchwatch.web.browser import HEADERS
 from batchwatch.web.outside import is_loopback
 from batchwatch.web.route import Role
 from batchwatch.web.session import Tokens
-from tests.support.visiting import ADMIN_TOKEN, READ_TOKEN, bearer, visited
+from tests.support.clock import ManualClock
+from tests.support.daemon import environment, running
+from tests.support.receiver import Receiver
+from tests.support.visiting import ADMIN_TOKEN, READ_TOKEN, Site, bearer, visited
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 OPEN: dict[str, Any] = {"token": None, "read_token": None}
 OTHER_SITE = "https://evil.example"
@@ -465,3 +472,62 @@ async def test_a_head_has_an_end(more: dict[str, str]) -> None:
         answer = await site.ask("/livez", **more)
 
     assert HTTPStatus.BAD_REQUEST == answer.status
+
+
+# -------------------------------------------------------------------------------- as it is set up
+
+
+async def test_a_daemon_is_set_up_by_its_settings(tmp_path: Path) -> None:
+    """Tokens, prefix and proxies, from the environment to the wire; the log shows no token."""
+    async with Simulator() as sim, Receiver() as receiver:
+        port = unused_port()
+        environ = environment(
+            sim,
+            receiver,
+            tmp_path,
+            BATCHWATCH_LISTEN=f"127.0.0.1:{port}",
+            BATCHWATCH_API_TOKEN=ADMIN_TOKEN,
+            BATCHWATCH_READ_TOKEN=READ_TOKEN,
+            BATCHWATCH_PATH_PREFIX="/tools",
+            BATCHWATCH_TRUSTED_PROXIES="127.0.0.1",
+        )
+        with capture_logs() as logs:
+            async with (
+                running(environ),
+                aiohttp.ClientSession(
+                    f"http://127.0.0.1:{port}", cookie_jar=aiohttp.DummyCookieJar()
+                ) as http,
+            ):
+                await sim.asked(1)
+                site = Site("", http, ManualClock())
+                metrics = await site.ask("/tools/metrics", **bearer(READ_TOKEN))
+                look = await site.ask("/api/v1/endpoints", **bearer(READ_TOKEN))
+                do = await site.ask("/api/v1/watches/default/poll", "POST", **bearer(READ_TOKEN))
+                api = json.loads((await site.ask("/api/v1/openapi.json")).text)
+                login = await site.sign_in(
+                    ADMIN_TOKEN, X_Forwarded_Proto="https", X_Forwarded_For="203.0.113.9"
+                )
+
+    assert [200, 200, 403] == [one.status for one in (metrics, look, do)]
+    assert [{"url": "/tools"}] == api["servers"]
+    assert ("/tools", True) == tuple(login.cookies["batchwatch"][one] for one in ("path", "secure"))
+    assert "203.0.113.9" in [line["client"] for line in logs if line["event"] == "login.accepted"]
+    assert "0123456789abcdef" not in str(logs)
+
+
+async def test_a_daemon_that_is_open_to_anyone_says_so_at_its_start(tmp_path: Path) -> None:
+    """Wherever it listens: whoever reads the log can tell."""
+    async with Simulator() as sim, Receiver() as receiver:
+        environ = environment(
+            sim,
+            receiver,
+            tmp_path,
+            BATCHWATCH_LISTEN="127.0.0.1:0",
+            BATCHWATCH_ALLOW_ANYONE="true",
+        )
+        with capture_logs() as logs:
+            async with running(environ):
+                await sim.asked(1)
+
+    [said] = [line["reason"] for line in logs if line["event"] == "settings.doubted"][-1:]
+    assert "BATCHWATCH_ALLOW_ANYONE: whoever reaches 127.0.0.1:0 may read everything" in said
