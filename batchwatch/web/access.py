@@ -217,7 +217,7 @@ class Access:
         if request.method in SAFE_METHODS:
             return
         self.check_origin(request)
-        if not (visitor.signed_in or is_browser(request)):
+        if not is_browser(request):  # nor has it a session, which would be in a cookie
             return
         given = request.headers.get(CSRF_HEADER)
         if given is None and is_form(request):

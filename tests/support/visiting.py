@@ -93,6 +93,9 @@ async def visited(
         headers = {"X-Form": who.csrf, "X-Signed-In": str(who.signed_in)}
         return web.Response(text=who.role.name, headers=headers)
 
+    async def unchanged(_request: web.Request) -> web.Response:
+        return web.Response(status=304, headers={"ETag": '"a"'})
+
     async def stream(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
@@ -106,6 +109,8 @@ async def visited(
         *Health(metrics=Metrics(), troubles=untroubled, keys=list).routes(),
         *Login(guard, render=render, clock=clock).routes(),
         Route("GET", "/page", answer, page=True),
+        Route("GET", "/page/more", answer, page=True),
+        Route("GET", "/unchanged", unchanged),
         Route("GET", "/settings", answer, Role.ADMIN, page=True),
         Route("POST", "/do", answer, Role.ADMIN, page=True),
         Route("GET", "/api/v1/look", answer),

@@ -432,6 +432,15 @@ async def test_a_refusal_and_a_redirect_have_them_too() -> None:
         assert HEADERS.items() <= dict(answer.headers).items()
 
 
+async def test_what_a_browser_keeps_is_not_taken_from_it_when_it_has_not_changed() -> None:
+    """A 304 renews what is kept, and no-store in it would have it thrown away."""
+    async with visited() as site:
+        answer = await site.ask("/unchanged", **bearer(READ_TOKEN))
+
+    assert "Cache-Control" not in answer.headers
+    assert HEADERS.items() <= dict(answer.headers).items()
+
+
 def test_nothing_is_loaded_or_framed_from_elsewhere() -> None:
     """The policy word by word: the dashboard is built to it."""
     assert HEADERS["Content-Security-Policy"].split("; ") == [

@@ -164,10 +164,12 @@ async def test_all_redirects_have_the_prefix(asked: str) -> None:
 async def test_a_prefix_that_is_like_a_path_of_ours_is_no_trouble() -> None:
     """What is below it is told from what is not by its route, and not by its text."""
     async with visited(prefix="/page") as site:
-        plain, below = [(await site.ask(path)).location for path in ("/page/page", "/settings")]
+        asked = ("/page/page", "/settings", "/page/more", "/page/page/more")
+        found = [(await site.ask(path)).location for path in asked]
         both = await site.ask("/page/settings", **bearer(READ_TOKEN))
 
-    assert ("/page/login?next=/page", "/page/login?next=/settings") == (plain, below)
+    back = ["/page", "/settings", "/page/more", "/page/more"]
+    assert [f"/page/login?next={path}" for path in back] == found
     assert HTTPStatus.FORBIDDEN == both.status
 
 
