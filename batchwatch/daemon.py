@@ -33,11 +33,10 @@ from batchwatch.pulse import BEAT, Pulse
 from batchwatch.settings import SettingsError
 from batchwatch.settings.review import expired, warnings
 from batchwatch.settings.tls import tls_contexts
-from batchwatch.site import access_of, live_of, routes_of
+from batchwatch.site import site
 from batchwatch.store import Database, Store, StoreError
 from batchwatch.traces import opened
 from batchwatch.web.health import Troubles
-from batchwatch.web.server import serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -136,29 +135,17 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             watchers=watchers,
         )
 
-        live = live_of(
-            settings,
-            store=store,
-            clock=clock,
-            dispatcher=dispatcher,
-            watchers=watchers,
-            troubles=partial(_troubles, watchers, store.views, dispatcher, pinger, pulse),
-            stopping=stop,
-        )
-        routes = routes_of(
-            live,
-            settings,
-            watchers=watchers,
-            metrics=metrics,
-            keys=lambda: public_keys(endpoints, now=clock.now()),
-        )
         url = await stack.enter_async_context(
-            serve(
-                settings.listen.host,
-                settings.listen.port,
-                routes,
-                access=access_of(settings),
+            site(
+                settings,
+                store=store,
+                clock=clock,
+                dispatcher=dispatcher,
+                watchers=watchers,
                 metrics=metrics,
+                troubles=partial(_troubles, watchers, store.views, dispatcher, pinger, pulse),
+                keys=lambda: public_keys(endpoints, now=clock.now()),
+                stopping=stop,
             )
         )
         log.info(

@@ -14,10 +14,13 @@ from batchwatch.web.feed import Feed
 from batchwatch.web.health import Health
 from batchwatch.web.hooks import Hooks
 from batchwatch.web.live import Live, WatchNow
+from batchwatch.web.login import Login
+from batchwatch.web.server import serve
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from batchwatch.clock import Clock
     from batchwatch.deliver.dispatcher import Dispatcher
@@ -27,6 +30,37 @@ if TYPE_CHECKING:
     from batchwatch.watching.watcher import Watcher
     from batchwatch.web.health import Troubles
     from batchwatch.web.route import Route
+
+
+def site(  # noqa: PLR0913  # the parts that the web speaks to
+    settings: Settings,
+    *,
+    store: Store,
+    clock: Clock,
+    dispatcher: Dispatcher,
+    watchers: Sequence[Watcher],
+    metrics: Metrics,
+    troubles: Callable[[], Awaitable[Troubles]],
+    keys: Callable[[], Sequence[Mapping[str, str | None]]],
+    stopping: asyncio.Event,
+) -> AbstractAsyncContextManager[str]:
+    """Serve all of it for as long as the context is held; gives the URL.
+
+    Raises :class:`~batchwatch.web.server.ListenError` when it is entered.
+    """
+    access = access_of(settings, clock=clock)
+    live = live_of(
+        settings,
+        store=store,
+        clock=clock,
+        dispatcher=dispatcher,
+        watchers=watchers,
+        troubles=troubles,
+        stopping=stopping,
+    )
+    routes = routes_of(live, settings, watchers=watchers, metrics=metrics, keys=keys, access=access)
+    listen = settings.listen
+    return serve(listen.host, listen.port, routes, access=access, metrics=metrics)
 
 
 def live_of(  # noqa: PLR0913  # the parts that the web speaks to
@@ -91,6 +125,7 @@ def routes_of(
     watchers: Sequence[Watcher],
     metrics: Metrics,
     keys: Callable[[], Sequence[Mapping[str, str | None]]],
+    access: Access,
 ) -> list[Route]:
     """All that is served."""
     hooks = Hooks(
@@ -98,13 +133,22 @@ def routes_of(
     )
     health = Health(metrics=metrics, troubles=live.troubles, keys=keys)
     feed = Feed(live)
-    api = Api(live, besides=[feed.operation])
-    return [*health.routes(), *hooks.routes(), *feed.routes(), *api.routes()]
+    api = Api(live, besides=[feed.operation], prefix=settings.path_prefix or "")
+    login = Login(access, clock=live.clock)
+    parts = (health, hooks, login, feed, api)
+    return [route for part in parts for route in part.routes()]
 
 
-def access_of(settings: Settings) -> Access:
+def access_of(settings: Settings, *, clock: Clock) -> Access:
     """Who may ask for what."""
-    return Access(token=settings.api_token.get_secret_value() if settings.api_token else None)
+    return Access(
+        token=settings.api_token.get_secret_value() if settings.api_token else None,
+        read_token=settings.read_token.get_secret_value() if settings.read_token else None,
+        anyone=settings.allow_anyone,
+        prefix=settings.path_prefix or "",
+        proxies=settings.trusted_proxies,
+        clock=clock,
+    )
 
 
 def _now(watcher: Watcher, clock: Clock, *, takes_hints: bool) -> WatchNow:

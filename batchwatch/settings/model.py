@@ -30,9 +30,11 @@ from batchwatch.settings.parts import (
     LOOKBACK,
     NAME,
     NETWORKS,
+    PATH_PREFIX,
     POLL_INTERVAL,
     SETTLE_DEADLINE,
     STUCK_AFTER,
+    TOKEN,
     UPSTREAM_KEY,
     EndpointSettings,
     RouteSettings,
@@ -42,7 +44,6 @@ from batchwatch.settings.parts import (
 )
 from batchwatch.settings.problems import SettingsError, problems_in
 from batchwatch.settings.rules import contradictions
-from batchwatch.settings.secrets import Key
 from batchwatch.settings.signing import SigningSecret, SigningSecrets
 from batchwatch.settings.urls import (
     Address,
@@ -182,14 +183,32 @@ class Settings(BaseSettings):
     )
     listen: Annotated[Address, Listen()] = Field(
         default=Address("127.0.0.1", 8080),
-        description="Where health and metrics are served; port 0 takes any free one. Anything but "
-        "loopback needs an api_token.",
+        description="Where pages, API, health and metrics are served; port 0 takes any free one. "
+        "Anything but loopback needs an api_token or a read_token.",
     )
-    api_token: Annotated[
-        SecretStr | None, Key(minimum=16, fix="Make one with: openssl rand -hex 32")
-    ] = Field(
+    api_token: Annotated[SecretStr | None, TOKEN] = Field(
         default=None,
-        description="What must be sent as a bearer token to read the metrics.",
+        description="The token of those who may do everything: for programs as a bearer token, for "
+        "people at the login page.",
+    )
+    read_token: Annotated[SecretStr | None, TOKEN] = Field(
+        default=None,
+        description="The token of those who may only look. Where it alone is set, nobody may more.",
+    )
+    allow_anyone: Annotated[bool, Flag()] = Field(
+        default=False,
+        description="Whether, where no token is set, whoever reaches listen may do everything, "
+        "wherever that is and by whatever name it is asked for.",
+    )
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NETWORKS] = Field(
+        default=(),
+        description="Where reverse proxies are whose X-Forwarded-For, -Proto and -Host are "
+        "believed.",
+    )
+    path_prefix: Annotated[str | None, PATH_PREFIX] = Field(
+        default=None,
+        description="The path under which a reverse proxy serves batchwatch, such as /batchwatch; "
+        "whether the proxy takes it off or leaves it makes no difference.",
     )
     log_format: Annotated[Literal["auto", "console", "json"], Choice("auto", "console", "json")] = (
         Field(

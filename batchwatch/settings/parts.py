@@ -41,6 +41,12 @@ SETTLE_DEADLINE = Duration("1m", "30d")
 HINT_SECRETS = Keys(Key(minimum=16, fix="Make one with: openssl rand -hex 32"), least=0, most=10)
 STUCK_AFTER = Duration("1s", "365d")
 NETWORKS = ListOf(Network(), least=0)  # none, to take back what is set for all
+TOKEN = Key(minimum=16, fix="Make one with: openssl rand -hex 32")
+PATH_PREFIX = Word(
+    r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,62}){1,8}",
+    allowed="a path of letters, digits, - . _ ~ that begins with / and does not end with one",
+    fix="Write it like /batchwatch.",
+)
 _STATUSES = ListOf(Whole(300, 599), least=0, most=100)
 _RATE = Rate()
 _RATE_MEANING = "How many deliveries may be begun in a time, evenly spread."

@@ -68,6 +68,7 @@ def warnings(given: Settings) -> tuple[str, ...]:
         *_about_overlaps(given),
         *_about_endpoints(given),
         *_about_heartbeats(given),
+        *_about_access(given),
     )
 
 
@@ -177,6 +178,23 @@ def _about_heartbeats(given: Settings) -> Iterator[str]:
         yield (
             f"heartbeat_url is asked unencrypted at {given.heartbeat_url.shown}. Use https://, or "
             f"whoever is on the way can keep the switch from its alarm."
+        )
+
+
+def _about_access(given: Settings) -> Iterator[str]:
+    allowed, token = variable(("allow_anyone",)), variable(("api_token",))
+    if given.allow_anyone:
+        if given.api_token or given.read_token:
+            yield f"{allowed} has no effect beside a token. Remove one of them."
+        else:
+            yield (
+                f"{allowed}: whoever reaches {given.listen} may read everything, and have messages "
+                f"sent again and endpoints disabled. Set {token} instead."
+            )
+    if any(not network.prefixlen for network in given.trusted_proxies):
+        yield (
+            f"{variable(('trusted_proxies',))} has every address in it, so whoever asks can claim "
+            f"to be anybody. Name the proxies alone."
         )
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from batchwatch.settings.kinds import split_list
+from pydantic import SecretStr
+
+from batchwatch.settings.kinds import Flag, split_list
 from batchwatch.settings.names import key, variable
 from batchwatch.settings.problems import Invalid, Problem, nearest, shown
 from batchwatch.settings.urls import Listen, SecretUrl
@@ -29,6 +31,7 @@ def contradictions(given: Given) -> Iterator[Problem]:
     """Yield what cannot be meant together."""
     yield from _shortcuts(given)
     yield from _open_door(given)
+    yield from _one_token_for_two(given)
     yield from _unknown_names(given)
     for name, endpoint in _map(given.get("endpoints")).items():
         yield from _two_logins(str(name), _map(endpoint))
@@ -94,14 +97,43 @@ def _open_door(given: Given) -> Iterator[Problem]:
         address = Listen().parse(given.get("listen", "localhost:0"))
     except Invalid:
         return  # which its own check tells
-    if not address.is_loopback and not given.get("api_token"):
+    if not (address.is_loopback or _tokens(given) or _allows_anyone(given)):
         yield Problem(
             variable(("listen",)),
             given=f"{address}, and no {variable(('api_token',))}",
-            expected="a loopback address such as 127.0.0.1:8080, unless a token guards the metrics",
-            fix=f"Set {variable(('api_token',))}; make one with: openssl rand -hex 32",
+            expected="a loopback address such as 127.0.0.1:8080, unless a token guards the rest",
+            fix=f"Set {variable(('api_token',))} or, for those who only look, "
+            f"{variable(('read_token',))}; make one with: openssl rand -hex 32",
             path=("listen",),
         )
+
+
+def _one_token_for_two(given: Given) -> Iterator[Problem]:
+    """Whoever is given it to look would be able to do everything."""
+    tokens = _tokens(given)
+    if len(tokens) > len(set(tokens)):
+        yield Problem(
+            variable(("read_token",)),
+            given=f"the same as {variable(('api_token',))}",
+            expected="a token of its own",
+            fix="Make another one with: openssl rand -hex 32",
+            path=("read_token",),
+        )
+
+
+def _tokens(given: Given) -> list[str]:
+    """What is set; whether it is any good is another check's."""
+    found = (given.get(name) for name in ("api_token", "read_token"))
+    return [
+        one.get_secret_value() if isinstance(one, SecretStr) else str(one) for one in found if one
+    ]
+
+
+def _allows_anyone(given: Given) -> bool:
+    try:
+        return Flag().parse(given.get("allow_anyone", "false"))
+    except Invalid:
+        return True  # which its own check tells, and one mistake reads as one
 
 
 def _unknown_names(given: Given) -> Iterator[Problem]:

@@ -66,15 +66,14 @@ class Border:
         route = self._routes.get(request.match_info.route)
         try:
             if route is not None:
-                self._access.admit(request, route)
+                await self._access.admit(request, route)
             response = await handler(request)
         except Problem as error:
             response = await self._say(request, route, error)
         except web.HTTPException as error:
             if error.status < 400:
-                response = error
-            else:
-                response = await self._say(request, route, _problem_of(error, request))
+                raise  # a redirect, which aiohttp answers
+            response = await self._say(request, route, _problem_of(error, request))
         except StoreError as error:
             log.warning("request.failed", path=request.path, reason=str(error))
             response = await self._say(request, route, Problem(503, UNREADABLE))
@@ -83,27 +82,42 @@ class Border:
         except Exception:
             log.exception("request.broke", method=request.method, path=request.path)
             response = await self._say(request, route, Problem(500, A_BUG))
-        if not response.prepared:
-            self._access.protect(request, response)
         return response
+
+    async def dress(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Complete the headers of ``response`` before they are sent: of streams, that is early."""
+        self._access.protect(request, response)
 
     async def _say(
         self, request: web.Request, route: Route | None, problem: Problem
     ) -> web.StreamResponse:
         wants_html = "text/html" in request.headers.get("Accept", "")
-        is_page = route.page if route else not request.path.startswith("/api/")
+        apis = ("/api/", self._access.url("/api/"))
+        is_page = route.page if route else not request.path.startswith(apis)
         if is_page and wants_html and self._explain is not None:
             return await self._explain(request, problem)
         return problem.answer()
 
 
-def mount(app: web.Application, routes: Iterable[Route]) -> Mapping[web.AbstractRoute, Route]:
-    """Put ``routes`` into ``app``; which of its routes is which. What is got has a HEAD."""
+def mount(
+    app: web.Application, routes: Iterable[Route], *, prefix: str = ""
+) -> Mapping[web.AbstractRoute, Route]:
+    """Put ``routes`` into ``app``; which of its routes is which. What is got has a HEAD.
+
+    All is there below ``prefix``, too: some proxies take it off, others do not.
+    """
     return {
-        app.router.add_route(method, one.path, one.handler): one
+        app.router.add_route(method, path, one.handler): one
         for one in routes
+        for path in _places(one.path, prefix)
         for method in ((one.method, "HEAD") if one.method == "GET" else (one.method,))
     }
+
+
+def _places(path: str, prefix: str) -> list[str]:
+    if not prefix:
+        return [path]
+    return [path, prefix + path, *([prefix] if path == "/" else [])]
 
 
 def _problem_of(error: web.HTTPException, request: web.Request) -> Problem:

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
-
+IDLE: Final = 75.0  # seconds for a request's head to come; above the 60 for which nginx keeps ours
+LINGERING: Final = 2.0  # seconds in which what is left of a refused body is read
+MOST_HEADERS: Final = 100
 LONGEST_LINE: Final = 32 * 1024  # bytes; the longest query that is read, each character escaped
+LONGEST_HEADER: Final = 8_190  # bytes
 
 
 class ListenError(Exception):
@@ -42,15 +45,20 @@ async def serve(
     Raises :class:`ListenError`.
     """
     app = web.Application(client_max_size=LARGEST_BODY)
-    border = Border(mount(app, routes), access=access)
+    border = Border(mount(app, routes, prefix=access.prefix), access=access)
     app.middlewares.extend([measured(metrics), border.cross])
+    app.on_response_prepare.append(border.dress)
     runner = web.AppRunner(
         app,
         access_log=None,
         handle_signals=False,
         shutdown_timeout=1.0,
         auto_decompress=False,  # a signature is of what came, and little may unpack to much
+        keepalive_timeout=IDLE,
+        max_headers=MOST_HEADERS,
         max_line_size=LONGEST_LINE,
+        max_field_size=LONGEST_HEADER,
+        lingering_time=LINGERING,
         logger=_about_us(),
     )
     await runner.setup()

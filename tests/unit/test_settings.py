@@ -398,6 +398,58 @@ def test_the_open_needs_a_token(text: str) -> None:
     assert text == str(settings(LISTEN=text, API_TOKEN="0123456789abcdef").listen)
 
 
+def test_the_open_is_as_good_with_a_token_of_those_who_only_look() -> None:
+    """Then the others may nothing at all."""
+    found = settings(LISTEN="0.0.0.0:8080", READ_TOKEN="0123456789abcdef")
+
+    assert (None, True) == (found.api_token, found.read_token is not None)
+
+
+def test_the_open_is_had_without_a_token_by_name_only() -> None:
+    """Nobody sets that by accident; and a wrong word there is told as one mistake."""
+    assert settings(LISTEN="0.0.0.0:8080", ALLOW_ANYONE="true").allow_anyone
+    assert "BATCHWATCH_LISTEN" == the_problem(LISTEN="0.0.0.0:8080", ALLOW_ANYONE="no").name
+    assert "BATCHWATCH_ALLOW_ANYONE" == the_problem(LISTEN="0.0.0.0:1", ALLOW_ANYONE="maybe").name
+
+
+def test_one_token_is_not_for_both() -> None:
+    """Or whoever is given it to look could do everything; and neither is shown."""
+    problem = the_problem(API_TOKEN="0123456789abcdef", READ_TOKEN="0123456789abcdef")
+
+    assert ("BATCHWATCH_READ_TOKEN", "the same as BATCHWATCH_API_TOKEN") == (
+        problem.name,
+        problem.given,
+    )
+
+
+@pytest.mark.parametrize("text", ["/batchwatch", "/tools/batch-watch", "/a.b/~c"])
+def test_a_path_prefix_is_a_plain_path(text: str) -> None:
+    """It ends up in links, redirects and a cookie, as it stands."""
+    assert text == settings(PATH_PREFIX=text).path_prefix
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/",
+        "batchwatch",
+        "/b/",
+        "//b",
+        "/b//c",
+        "/..",
+        "/b/../c",
+        "/.",
+        "/b c",
+        "/b;x",
+        "/%62",
+        "/ä",
+    ],
+)
+def test_what_is_no_plain_path_is_no_prefix(text: str) -> None:
+    """With the form that it has."""
+    assert "/batchwatch" in the_problem(PATH_PREFIX=text).fix
+
+
 @pytest.mark.parametrize(
     "text",
     ["8080", ":8080", "::1:8080", "[::1]", "127.0.0.1", "h:99999", "[h]:1", "http://h:1", "h:-1"],

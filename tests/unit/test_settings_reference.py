@@ -111,7 +111,8 @@ def test_the_example_shows_the_defaults(tmp_path: Path) -> None:
 
     invented = {
         "llama_cloud_api_key", "webhook_url", "webhook_secret", "slack_webhook_url", "api_token",
-        "database_url", "data_dir", "config", "heartbeat_url", "hint_secret", *GROUPS,
+        "read_token", "path_prefix", "database_url", "data_dir", "config", "heartbeat_url",
+        "hint_secret", *GROUPS,
     }  # fmt: skip
     for name in Settings.model_fields.keys() - invented:
         assert getattr(default, name) == getattr(shown, name), name
@@ -208,6 +209,31 @@ def test_what_is_probably_not_meant_is_warned_of() -> None:
     ]
     for beginning, warning in zip(beginnings, warnings(settings), strict=True):
         assert warning.startswith(beginning)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"ALLOW_ANYONE": "true"}, "whoever reaches 127.0.0.1:8080 may read everything"),
+        (
+            {"ALLOW_ANYONE": "true", "LISTEN": "[::]:80"},
+            "whoever reaches [::]:80 may read everythi",
+        ),
+        (
+            {"ALLOW_ANYONE": "true", "READ_TOKEN": "0123456789abcdef"},
+            "BATCHWATCH_ALLOW_ANYONE has no effect beside a token",
+        ),
+        ({"TRUSTED_PROXIES": "10.0.0.1, ::/0"}, "BATCHWATCH_TRUSTED_PROXIES has every address"),
+    ],
+)
+def test_doors_that_stand_open_are_warned_of(more: dict[str, str], said: str) -> None:
+    """At each start and by check, for it is allowed."""
+    secret = {"BATCHWATCH_WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}
+    named = {f"BATCHWATCH_{name}": value for name, value in more.items()}
+
+    [warning] = warnings(load(environ={**ENOUGH, **secret, **named}))
+
+    assert said in warning
 
 
 def test_a_plain_set_up_is_warned_of_nothing_but_its_missing_signature() -> None:

@@ -43,11 +43,12 @@ _FAILURES: Final = {
     401: "A token is needed.",
     403: "The token is not enough, or the request came from another site.",
     404: "There is none.",
+    408: "The body did not come in time.",
     409: "It cannot be done as things are.",
     413: "The body is too large.",
     414: "The query is too long.",
     415: "The body is not JSON.",
-    429: "Too many were refused; wait as long as Retry-After says.",
+    421: "It was asked for under a name that is not this machine's own.",
     503: "The store cannot be read at present.",
 }
 
@@ -112,13 +113,13 @@ def _types(operations: Iterable[Operation]) -> list[Any]:
 
 
 def _operation(one: Operation, known: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
-    failures = [400, 401, 403, 414, 429, 503]
+    failures = [400, 401, 403, 414, 421, 503]
     if one.finds:
         failures.append(404)
     if one.role is Role.ADMIN:
         failures.append(409)
     if one.body is not None:
-        failures += [413, 415]
+        failures += [408, 413, 415]
     found: dict[str, Any] = {
         "operationId": one.name,
         "tags": [one.tag],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BASE: Final = "/api/v1"
+PATIENCE: Final = 10.0  # seconds for a body to come
 LARGEST_QUERY: Final = 4_096  # characters of a query string
 _A_MOMENT: Final = "2026-11-24T08:00:00Z"
 _IS_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]")
@@ -89,7 +91,12 @@ class Operation:
         if request.content_type != "application/json":
             raise Problem(415, "the body must be application/json")
         try:
-            body: msgspec.Struct = msgspec.json.decode(await request.read(), type=self.body)
+            async with asyncio.timeout(PATIENCE):
+                came = await request.read()
+        except TimeoutError as error:
+            raise Problem(408, f"the body did not come within {PATIENCE:.0f} s") from error
+        try:
+            body: msgspec.Struct = msgspec.json.decode(came, type=self.body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Problem(400, f"the body cannot be read: {_at(error, 'field')}") from error
         return body
