@@ -207,18 +207,17 @@ class Database:
 
     async def nudge(self, connection: AsyncConnection) -> None:
         """In a transaction of a command: let the daemon that is running know of it."""
-        if self.dialect != "sqlite":
-            return  # PostgreSQL has notifications of its own; they come with it
-        count = (await connection.exec_driver_sql("PRAGMA user_version")).scalar_one()
-        await connection.exec_driver_sql(f"PRAGMA user_version = {(count + 1) % 2**31}")
+        upsert = self.insert(schema.nudges)
+        one_more = {"count": schema.nudges.c.count + 1}
+        await connection.execute(
+            upsert.on_conflict_do_update(index_elements=["id"], set_=one_more),
+            {"id": 1, "count": 1},
+        )
 
     async def nudges(self) -> int:
         """How often a command has changed something; a daemon compares it with the last answer."""
-        if self.dialect != "sqlite":
-            return 0
         async with self.read() as connection:
-            found = await connection.exec_driver_sql("PRAGMA user_version")
-            return int(found.scalar_one())
+            return await connection.scalar(sa.select(schema.nudges.c.count)) or 0
 
     def _look_for_the_file(self) -> None:
         """Refuse a file that nobody will find again.

@@ -333,6 +333,14 @@ deliveries: Final = sa.Table(
     sqlite_autoincrement=True,
 )
 
+# One row: how often a command has changed something that a daemon should look at.
+nudges: Final = sa.Table(
+    "nudges",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("count", sa.BigInteger, nullable=False),
+)
+
 # An endpoint without a row is well.
 endpoints: Final = sa.Table(
     "endpoints",

@@ -12,9 +12,10 @@ from batchwatch.domain.routing import FOR_PROGRAMS, Router
 from batchwatch.store import Database
 from tests.support.builders import WATCH, a_recorder, at
 from tests.support.clock import ManualClock
+from tests.support.postgres import a_database, a_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from batchwatch.domain.changes import Changes, Recorder
@@ -48,9 +49,26 @@ class Store(real.Store):
         )
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    with a_server() as url:
+        yield url
+
+
 @pytest.fixture
-def store_url(tmp_path: Path) -> str:
+def file_url(tmp_path: Path) -> str:
+    """A store of its own in a file, for what is about files."""
     return f"sqlite+aiosqlite:///{tmp_path / 'batchwatch.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def store_url(request: pytest.FixtureRequest, file_url: str) -> AsyncIterator[str]:
+    """A store of its own, on each of the two engines."""
+    if request.param == "sqlite":
+        yield file_url
+        return
+    async for url in a_database(request.getfixturevalue("postgres")):
+        yield url
 
 
 @pytest.fixture

@@ -127,9 +127,9 @@ async def test_an_error_is_sqlites_own_and_leaves_the_connection_usable(
     assert [(0,)] == list(await cursor.fetchall())
 
 
-async def test_the_stores_errors_are_made_of_them(store_url: str) -> None:
+async def test_the_stores_errors_are_made_of_them(file_url: str) -> None:
     """So that a command can tell them in a line."""
-    database = await Database.open(store_url)
+    database = await Database.open(file_url)
     with pytest.raises(StoreError, match="no such table: absent") as caught:
         async with database.write() as connection:
             await connection.execute(sa.text("DELETE FROM absent"))
@@ -183,10 +183,10 @@ async def test_a_connection_that_is_closed_ends_its_thread(tmp_path: Path) -> No
         await connection.cursor().execute("SELECT 1")
 
 
-async def test_a_store_that_is_closed_leaves_no_thread(store_url: str) -> None:
+async def test_a_store_that_is_closed_leaves_no_thread(file_url: str) -> None:
     """Of neither engine, however many connections there were."""
     before = set(threading.enumerate())
-    database = await Database.open(store_url)
+    database = await Database.open(file_url)
     async with database.read() as one, database.read() as two, database.write(durable=False):
         for connection in (one, two):
             await connection.execute(sa.text("SELECT 1"))

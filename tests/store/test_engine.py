@@ -17,6 +17,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from batchwatch.domain.batch import WatchName
 from batchwatch.domain.delivery import DeliveryId
@@ -43,38 +44,46 @@ def path_of(url: str) -> Path:
     return Path(url.removeprefix("sqlite+aiosqlite:///"))
 
 
-async def test_one_daemon_for_one_file(store_url: str) -> None:
+async def say(url: str, statement: str) -> None:
+    """Have it executed past the store."""
+    engine = create_async_engine(url)
+    async with engine.begin() as connection:
+        await connection.execute(sa.text(statement))
+    await engine.dispose()
+
+
+async def test_one_daemon_for_one_file(file_url: str) -> None:
     """The second is told who has it and what to do."""
-    database = await Database.open(store_url)
+    database = await Database.open(file_url)
 
     with pytest.raises(StoreInUse, match=rf"process {os.getpid()}.*BATCHWATCH_DATA_DIR"):
-        await Database.open(store_url)
+        await Database.open(file_url)
 
-    reader = await Database.open(store_url, exclusive=False)
+    reader = await Database.open(file_url, exclusive=False)
     await reader.close()
     await database.close()
-    await (await Database.open(store_url)).close()
+    await (await Database.open(file_url)).close()
 
 
-async def test_the_lock_of_a_killed_daemon_is_free(store_url: str) -> None:
+async def test_the_lock_of_a_killed_daemon_is_free(file_url: str) -> None:
     """However a process ends, the kernel lets go of what it held."""
     script = (
         "import asyncio, os, signal\n"
         "from batchwatch.store import Database\n"
-        f"asyncio.run(Database.open({store_url!r}))\n"
+        f"asyncio.run(Database.open({file_url!r}))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     killed = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
     assert -signal.SIGKILL == await killed.wait()
 
-    await (await Database.open(store_url)).close()
+    await (await Database.open(file_url)).close()
 
 
 @pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
 @pytest.mark.filterwarnings("ignore:autogenerate skipping metadata-specified expression-based")
-async def test_the_migrations_lead_to_the_same_schema(store_url: str) -> None:
+async def test_the_migrations_lead_to_the_same_schema(file_url: str) -> None:
     """A new store is made in one step, an older one by migrations; nobody can tell which."""
-    del store_url
+    del file_url
     assert HEAD == scripts().get_current_head()
     engine = sa.create_engine("sqlite://")
     with engine.begin() as connection:
@@ -108,9 +117,7 @@ def _definitions(connection: sa.Connection) -> set[tuple[object, ...]]:
 async def test_a_newer_schema_is_refused(store_url: str) -> None:
     """An old binary must not write into what it does not understand."""
     await (await Database.open(store_url)).close()
-    with sqlite3.connect(path_of(store_url)) as raw:
-        raw.execute("UPDATE alembic_version SET version_num = '9999'")
-    raw.close()
+    await say(store_url, "UPDATE alembic_version SET version_num = '9999'")
 
     with pytest.raises(SchemaTooNew, match=r"9999.*newer version"):
         await Database.open(store_url)
@@ -118,21 +125,19 @@ async def test_a_newer_schema_is_refused(store_url: str) -> None:
 
 async def test_somebody_elses_database_is_left_alone(store_url: str) -> None:
     """No table of ours is put beside theirs."""
-    with sqlite3.connect(path_of(store_url)) as raw:
-        raw.execute("CREATE TABLE invoices (id INTEGER)")
-    raw.close()
+    await say(store_url, "CREATE TABLE invoices (id INTEGER)")
 
     with pytest.raises(StoreUnusable, match="something else"):
         await Database.open(store_url)
 
 
-async def test_a_file_that_is_no_database_is_named(store_url: str) -> None:
+async def test_a_file_that_is_no_database_is_named(file_url: str) -> None:
     """It is not overwritten."""
-    path_of(store_url).write_bytes(b"Dear diary, " * 999)
+    path_of(file_url).write_bytes(b"Dear diary, " * 999)
 
     with pytest.raises(StoreUnusable, match="not a database"):
-        await Database.open(store_url)
-    assert path_of(store_url).read_bytes().startswith(b"Dear diary")
+        await Database.open(file_url)
+    assert path_of(file_url).read_bytes().startswith(b"Dear diary")
 
 
 async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -143,11 +148,11 @@ async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         await Database.open(f"sqlite+aiosqlite:///{tmp_path}/file/batchwatch.db")
 
 
-async def test_reading_before_the_daemon_ever_ran_is_told(store_url: str) -> None:
+async def test_reading_before_the_daemon_ever_ran_is_told(file_url: str) -> None:
     """And makes no empty file that would look like a store."""
     with pytest.raises(StoreUnusable, match="has the daemon ever run"):
-        await Database.open(store_url, exclusive=False)
-    assert not path_of(store_url).exists()
+        await Database.open(file_url, exclusive=False)
+    assert not path_of(file_url).exists()
 
 
 @pytest.fixture
@@ -184,19 +189,19 @@ async def test_a_store_can_be_read_by_who_may_not_write_it(kept: str) -> None:
         await database.close()
 
 
-async def test_a_reader_leaves_nothing_behind(store_url: str) -> None:
+async def test_a_reader_leaves_nothing_behind(file_url: str) -> None:
     """No log that only its own user could write, and that the daemon would find in its way."""
-    await (await Database.open(store_url)).close()
-    before = set(path_of(store_url).parent.iterdir())
+    await (await Database.open(file_url)).close()
+    before = set(path_of(file_url).parent.iterdir())
 
-    database = await Database.open(store_url, exclusive=False)
+    database = await Database.open(file_url, exclusive=False)
     await Views(database).watches()
     await database.close()
 
-    assert before == set(path_of(store_url).parent.iterdir())
+    assert before == set(path_of(file_url).parent.iterdir())
 
 
-async def test_a_reader_sees_what_a_killed_daemon_wrote_last(store_url: str) -> None:
+async def test_a_reader_sees_what_a_killed_daemon_wrote_last(file_url: str) -> None:
     """It is in the log beside the file, until the next start."""
     script = (
         "import asyncio, os, signal\n"
@@ -204,7 +209,7 @@ async def test_a_reader_sees_what_a_killed_daemon_wrote_last(store_url: str) -> 
         "from tests.support.builders import WATCH, at\n"
         "from batchwatch.store import Database\n"
         "async def write():\n"
-        f"    database = await Database.open({store_url!r})\n"
+        f"    database = await Database.open({file_url!r})\n"
         "    await Store(database).watches.begin(WATCH, now=at(0))\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "asyncio.run(write())\n"
@@ -212,22 +217,22 @@ async def test_a_reader_sees_what_a_killed_daemon_wrote_last(store_url: str) -> 
     killed = await asyncio.create_subprocess_exec(sys.executable, "-c", script, cwd=ROOT)
     assert -signal.SIGKILL == await killed.wait()
 
-    database = await Database.open(store_url, exclusive=False)
+    database = await Database.open(file_url, exclusive=False)
     assert ["default"] == [one["name"] for one in await Views(database).watches()]
     await database.close()
 
 
-async def test_a_store_that_this_user_may_not_read_is_told(store_url: str) -> None:
+async def test_a_store_that_this_user_may_not_read_is_told(file_url: str) -> None:
     """With whom to ask as, and not as a store that is not there."""
-    await (await Database.open(store_url)).close()
-    folder = path_of(store_url).parent
+    await (await Database.open(file_url)).close()
+    folder = path_of(file_url).parent
     folder.chmod(0)
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)
     try:
         with pytest.raises(StoreUnusable, match="as the user that runs the daemon"):
-            await Database.open(store_url, exclusive=False)
+            await Database.open(file_url, exclusive=False)
     finally:
         os.seteuid(user)
         folder.chmod(0o755)
@@ -249,18 +254,18 @@ async def test_what_is_made_is_for_its_user_alone(tmp_path: Path) -> None:
     assert {0o600} == set(made.values())
 
 
-async def test_a_reader_leaves_an_older_schema_to_the_daemon(store_url: str) -> None:
+async def test_a_reader_leaves_an_older_schema_to_the_daemon(file_url: str) -> None:
     """Nothing is migrated by a look."""
-    path_of(store_url).touch()
+    path_of(file_url).touch()
 
     with pytest.raises(SchemaTooOld, match="start the daemon"):
-        await Database.open(store_url, exclusive=False)
-    assert b"" == path_of(store_url).read_bytes()
+        await Database.open(file_url, exclusive=False)
+    assert b"" == path_of(file_url).read_bytes()
 
 
-async def test_a_full_disk_is_said_and_mends_itself(store_url: str) -> None:
+async def test_a_full_disk_is_said_and_mends_itself(file_url: str) -> None:
     """Nothing of the transaction is written; with room again, the same goes through."""
-    database = await Database.open(store_url)
+    database = await Database.open(file_url)
     store = Store(database)
     async with database.write() as connection:
         pages = await connection.scalar(sa.text("PRAGMA page_count"))
@@ -286,14 +291,14 @@ async def _limit(database: Database, pages: int) -> None:
 
 
 async def test_a_database_that_another_process_holds_is_said(
-    store_url: str, monkeypatch: pytest.MonkeyPatch
+    file_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """We wait a while, and then say what is in the way."""
     monkeypatch.setattr(
         "batchwatch.store.engine._PRAGMAS", ("PRAGMA journal_mode = WAL", "PRAGMA busy_timeout = 0")
     )
-    database = await Database.open(store_url)
-    raw = sqlite3.connect(path_of(store_url), isolation_level=None)
+    database = await Database.open(file_url)
+    raw = sqlite3.connect(path_of(file_url), isolation_level=None)
     raw.execute("BEGIN IMMEDIATE")
 
     with pytest.raises(StoreBusy, match="another process holds it"):
@@ -306,9 +311,9 @@ async def test_a_database_that_another_process_holds_is_said(
     await database.close()
 
 
-async def test_a_store_without_its_permissions_is_said(store_url: str) -> None:
+async def test_a_store_without_its_permissions_is_said(file_url: str) -> None:
     """A read-only database is told like a full disk: nothing was written, and it may pass."""
-    database = await Database.open(store_url)
+    database = await Database.open(file_url)
     store = Store(database)
     async with database.read() as connection:
         await connection.exec_driver_sql("PRAGMA query_only = ON")
@@ -317,9 +322,9 @@ async def test_a_store_without_its_permissions_is_said(store_url: str) -> None:
     await database.close()
 
 
-async def test_foreign_keys_hold_and_commits_are_synced(store_url: str) -> None:
+async def test_foreign_keys_hold_and_commits_are_synced(file_url: str) -> None:
     """The outbox is a promise: FULL is 2. Orphans are refused by the database itself."""
-    database = await Database.open(store_url)
+    database = await Database.open(file_url)
     async with database.read() as connection:
         asked = [
             await connection.scalar(sa.text(f"PRAGMA {name}"))
@@ -371,10 +376,10 @@ async def test_a_claim_that_is_cancelled_leaves_nothing_locked(store_url: str) -
     assert 0 < claimed <= depths["in_flight"]
 
 
-async def test_a_reader_that_is_cancelled_costs_no_connection(store_url: str) -> None:
+async def test_a_reader_that_is_cancelled_costs_no_connection(file_url: str) -> None:
     """There are few of them, and the next question needs one."""
     dice = random.Random(3)
-    database = await Database.open(store_url)
+    database = await Database.open(file_url)
     views = Views(database)
     for _ in range(60):
         asking = asyncio.create_task(views.outbox())
@@ -395,13 +400,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("becomes", ["replaced", "moved away"])
-async def test_a_store_whose_file_is_gone_writes_no_more(store_url: str, becomes: str) -> None:
+async def test_a_store_whose_file_is_gone_writes_no_more(file_url: str, becomes: str) -> None:
     """SQLite would go on, and all of it would be gone with the process; put back, it goes on."""
-    database = await Database.open(store_url)
+    database = await Database.open(file_url)
     store = Store(database)
     await store.watches.begin(WATCH, now=at(0))
     await store.see(a_sighting())
-    path = path_of(store_url)
+    path = path_of(file_url)
     kept = path.with_name("kept.db")
     path.rename(kept)
     if becomes == "replaced":
@@ -444,18 +449,18 @@ asyncio.run(work())
 
 
 @pytest.mark.parametrize("way", ["write(durable=False)", "write_one()", "write()"])
-async def test_what_is_committed_is_there_after_a_kill(store_url: str, way: str) -> None:
+async def test_what_is_committed_is_there_after_a_kill(file_url: str, way: str) -> None:
     """Also what does not wait for the disk: the log is the kernel's, whatever becomes of us."""
-    script = KILLED.format(url=store_url, way=way)
+    script = KILLED.format(url=file_url, way=way)
     killed = await asyncio.create_subprocess_exec(sys.executable, "-c", script, cwd=ROOT)
     assert -signal.SIGKILL == await killed.wait()
 
-    database = await Database.open(store_url)
+    database = await Database.open(file_url)
     assert ["default"] == [one["name"] for one in await Views(database).watches()]
     await database.close()
 
 
-async def test_each_use_is_timed_by_its_kind(store_url: str) -> None:
+async def test_each_use_is_timed_by_its_kind(file_url: str) -> None:
     """For a metric; a use that fails took its time as well."""
     uses: list[str] = []
 
@@ -466,7 +471,7 @@ async def test_each_use_is_timed_by_its_kind(store_url: str) -> None:
         finally:
             uses.append(kind)
 
-    database = await Database.open(store_url)
+    database = await Database.open(file_url)
     database.timed = timed
     async with database.read():
         pass

@@ -1,4 +1,4 @@
-"""Indices for lists that are read a page at a time, and the trace that an event belongs to.
+"""Indices for lists by pages, the trace that an event belongs to, and what commands have changed.
 
 Revision ID: 0004
 Revises: 0003
@@ -36,3 +36,9 @@ def upgrade() -> None:
         "ix_deliveries_unsettled", "deliveries", ["state", "id"], **_where("state <> 'delivered'")
     )
     op.add_column("events", sa.Column("trace", sa.Text(), nullable=True))
+    op.create_table(
+        "nudges",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_nudges"),
+    )
