@@ -9,6 +9,7 @@ import os
 from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
@@ -30,7 +31,7 @@ from batchwatch.store.file import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+CHANNEL: Final = "batchwatch"  # of PostgreSQL's notifications
+_TURN: Final = 0x62617463  # the lock of whoever writes events
 _BUSY_TIMEOUT: Final = 5_000  # ms to wait for another process, such as a backup
 
 _PRAGMAS: Final = (
@@ -238,6 +241,64 @@ class Database:
 
     # What differs between the two databases stands below, and only there.
 
+    async def take_turns(self, connection: AsyncConnection) -> None:
+        """Until the end of the transaction: whoever else writes events waits.
+
+        So the order of events is that of their commits, and whoever follows
+        them by their place misses none. SQLite has one writer anyway.
+        """
+        if self.dialect != "sqlite":
+            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_TURN)))
+
+    async def hold_lines(
+        self, connection: AsyncConnection, lines: Sequence[Mapping[str, str]]
+    ) -> None:
+        """Until the end of the transaction: whoever else moves these lines waits.
+
+        Else one that ends the head of a line and one that adds to it, at the
+        same time, see nothing of each other, and nobody moves it up. In one
+        order, so that two never wait for each other.
+        """
+        if self.dialect == "sqlite" or not lines:
+            return
+        keys = sorted({f"{one['endpoint']} {one['subject']}" for one in lines})
+        key = self.values("keys").c.value
+        hashed = sa.select(sa.func.hashtextextended(key, 0).label("key")).order_by("key")
+        lock = sa.func.pg_advisory_xact_lock(hashed.subquery("hashed").c.key)
+        await connection.execute(
+            sa.select(sa.func.count()).select_from(sa.select(lock).subquery()),
+            {"keys": msgspec.json.encode(keys).decode()},
+        )
+
+    async def tell(self, connection: AsyncConnection, text: str) -> None:
+        """With the commit: let the other replicas hear ``text``; see `notices`."""
+        if self.dialect != "sqlite":
+            await connection.execute(sa.select(sa.func.pg_notify(CHANNEL, text)))
+
+    async def hear(self, heard: Callable[[str], None]) -> None:
+        """Call ``heard`` with what others :meth:`tell`, until the connection breaks.
+
+        At its beginning with nothing: until then it was not heard what was
+        told. Raises :class:`~batchwatch.store.errors.StoreError` where there is no connection.
+        """
+        _, how = self._engine.dialect.create_connect_args(self._engine.url)
+        broken = asyncio.Event()
+        try:
+            import asyncpg  # noqa: PLC0415  # not for SQLite
+
+            connection = await asyncpg.connect(**_plain(how))
+        except (OSError, asyncpg.PostgresError) as error:
+            raise StoreUnusable(f"{self.where}: {error}") from error
+        try:
+            connection.add_termination_listener(lambda _: broken.set())
+            await connection.add_listener(CHANNEL, lambda *told: heard(told[3]))
+            heard("")
+            await broken.wait()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise StoreUnusable(f"{self.where}: {error}") from error
+        finally:
+            connection.terminate()
+
     async def tidy(self) -> None:
         """Refresh the planner's statistics and shorten the log; PostgreSQL does so itself."""
         if self.dialect != "sqlite":
@@ -344,6 +405,12 @@ class Database:
 
         async with self.write() as connection:
             await connection.run_sync(upgrade)
+
+
+def _plain(how: Mapping[str, Any]) -> dict[str, Any]:
+    """What asyncpg takes, without what SQLAlchemy's own connections take besides."""
+    ours = {"prepared_statement_cache_size", "prepared_statement_name_func", "async_creator_fn"}
+    return {name: value for name, value in how.items() if name not in ours}
 
 
 def _engines(url: sa.URL) -> tuple[AsyncEngine, AsyncEngine]:

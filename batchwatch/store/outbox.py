@@ -100,6 +100,7 @@ class Outbox:
         # What made them; their deliveries belong to its trace, be they sent after a restart.
         trace = self.traces.here(otherwise=new[0].type)
         rows = [_event_row(one, trace) for one in new]
+        await self._database.take_turns(connection)
         await connection.execute(self._statements.add_events, rows)
         owed = [
             {"event_id": event.id, "endpoint": endpoint, "subject": event.subject}
@@ -113,6 +114,7 @@ class Outbox:
         await connection.execute(self._statements.add_deliveries, {"owed": _json(owed), **times})
         lines = [{"endpoint": one["endpoint"], "subject": one["subject"]} for one in owed]
         await self._move_up(connection, lines)
+        await self._database.tell(connection, _json(sorted({one["endpoint"] for one in owed})))
 
     def committed(self, new: Iterable[Event]) -> None:
         """Wake those who deliver, now that these events are in the store."""
@@ -121,6 +123,12 @@ class Outbox:
             self._signals[endpoint].set()
         if new:
             self._tell_listeners()
+
+    def heard(self, endpoints: Iterable[EndpointName]) -> None:
+        """Wake those who deliver for these: another replica has committed something for them."""
+        for endpoint in endpoints:
+            self._signals[endpoint].set()
+        self._tell_listeners()
 
     def _tell_listeners(self) -> None:
         for heard in self._listeners:
@@ -219,6 +227,7 @@ class Outbox:
         async with self._database.write(durable=False) as connection:
             await connection.execute(self._statements.settle, {"states": _json(states)})
             await connection.execute(self._statements.add_attempts, {"tries": _json(tries)})
+            await self._database.hold_lines(connection, ended + again)
             if again:
                 await self._step_back(connection, again)
             moved = await self._move_up(connection, ended + again)
@@ -305,6 +314,7 @@ class Outbox:
         """Let only the heads go in the lines of these deliveries."""
         rows = await connection.execute(self._statements.lines_of, some)
         lines = [{"endpoint": row.endpoint, "subject": row.subject} for row in rows]
+        await self._database.hold_lines(connection, lines)
         await self._step_back(connection, lines)
         await self._move_up(connection, lines)
 
@@ -318,6 +328,7 @@ class Outbox:
         """Let the heads of ``lines`` go, if nothing of their lines is under way; how many."""
         if not lines:
             return 0
+        await self._database.hold_lines(connection, lines)
         parameters = {"lines": _json(lines), "now": self._due_now()}
         return (await connection.execute(self._statements.move_up, parameters)).rowcount
 
@@ -411,6 +422,7 @@ class _Statements:
             )
             .order_by(candidate.c.due_at, candidate.c.id)
             .limit(sa.bindparam("limit", type_=sa.Integer))
+            .with_for_update(skip_locked=True)  # of what others are just claiming; not in SQLite
         )
         of_its_event = events.c.seq == deliveries.c.event_seq
         self.claim = (
