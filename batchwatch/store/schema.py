@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-HEAD: Final = "0004"  # the newest migration; a test holds it against the folder
+HEAD: Final = "0005"  # the newest migration; a test holds it against the folder
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -331,6 +331,28 @@ deliveries: Final = sa.Table(
     sa.Index("ix_deliveries_of_endpoint", "endpoint", "id"),
     sa.Index("ix_deliveries_unsettled", "state", "id", sqlite_where=sa.text(UNSETTLED)),
     sqlite_autoincrement=True,
+)
+
+# The daemons that share this database, and when each of them was last seen by its clock.
+replicas: Final = sa.Table(
+    "replicas",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("started_at", Moment, nullable=False),
+    sa.Column("seen_at", Moment, nullable=False),
+)
+
+# Who may poll a watch, and until when. Each holder has a larger token than the one before.
+leases: Final = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("watch", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("token", sa.BigInteger, nullable=False),
+    sa.Column("held_until", Moment, nullable=False),
+    sa.Column("taken_at", Moment, nullable=False),
 )
 
 # One row: how often a command has changed something that a daemon should look at.

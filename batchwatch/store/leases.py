@@ -1,0 +1,151 @@
+"""Who may poll a watch: rights that end by themselves, and that are counted.
+
+A replica that holds a watch renews its lease long before it ends. One that
+dies does not, and another takes over. One that was only stopped for a while
+wakes up and does not know it: so each holder has a larger token than the one
+before, and whatever it writes for a watch is refused unless its token is
+still the last one and its time not over. It is the database's time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import sqlalchemy as sa
+
+from batchwatch.domain.batch import WatchName
+from batchwatch.store.engine import unbroken
+from batchwatch.store.errors import LeaseLost
+from batchwatch.store.schema import leases, replicas
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from datetime import datetime, timedelta
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from batchwatch.store.engine import Database
+
+FORGOTTEN: Final = 20  # times the life of a lease without a sign of a replica
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A watch, and who holds it until when."""
+
+    watch: WatchName
+    holder: str | None  # None: nobody, at present
+    token: int
+    held_until: datetime
+    taken_at: datetime
+
+
+class Leases:
+    """The rights of this replica, and what is known of the others."""
+
+    def __init__(self, database: Database, *, replica: str, life: timedelta) -> None:
+        self._database = database
+        self.replica = replica
+        self.life = life
+        self._tokens: dict[WatchName, int] = {}  # of those that this replica holds
+        now, until = database.now(), database.now(ahead=life)
+        upsert = database.insert(replicas)
+        self._beat = upsert.on_conflict_do_update(index_elements=["id"], set_={"seen_at": now})
+        wanted = database.values("watches").c.value
+        taking = database.insert(leases).from_select(
+            ["watch", "holder", "token", "held_until", "taken_at"],
+            sa.select(wanted, sa.literal(replica), sa.literal(1), until, now).where(sa.true()),
+        )
+        same = (leases.c.holder == replica) & (leases.c.held_until > now)
+        self._take = taking.on_conflict_do_update(
+            index_elements=["watch"],
+            set_={
+                "holder": replica,
+                "held_until": until,
+                "token": sa.case((same, leases.c.token), else_=leases.c.token + 1),
+                "taken_at": sa.case((same, leases.c.taken_at), else_=now),
+            },
+            where=same | (leases.c.held_until <= now),
+        ).returning(leases.c.watch, leases.c.token)
+
+    @unbroken
+    async def beat(self, *, host: str, version: str) -> int:
+        """Say that this replica is alive; how many are, this one among them."""
+        database, now = self._database, self._database.now()
+        row = {"id": self.replica, "host": host, "version": version}
+        async with database.write(durable=False) as connection:
+            await connection.execute(self._beat.values(**row, started_at=now, seen_at=now))
+            gone = replicas.c.seen_at < database.now(ahead=-FORGOTTEN * self.life)
+            await connection.execute(sa.delete(replicas).where(gone))
+            alive = sa.select(sa.func.count()).where(
+                replicas.c.seen_at >= database.now(ahead=-self.life)
+            )
+            return await connection.scalar(alive) or 1
+
+    @unbroken
+    async def take(self, watches: Collection[WatchName]) -> Mapping[WatchName, int]:
+        """Take or renew the leases of ``watches``, where no other holds them; their tokens.
+
+        A token that has changed says that another may have held the watch in
+        between. What is not among them is lost.
+        """
+        given = {"watches": msgspec.json.encode(sorted(watches)).decode()}
+        async with self._database.write(durable=False) as connection:
+            rows = await connection.execute(self._take, given)
+            taken = {WatchName(row.watch): row.token for row in rows}
+        for watch in watches:
+            self._tokens.pop(watch, None)
+        self._tokens.update(taken)
+        return taken
+
+    @unbroken
+    async def give_back(self, watches: Collection[WatchName]) -> None:
+        """End the leases of ``watches`` at once, so that another may take them."""
+        for watch in watches:
+            self._tokens.pop(watch, None)
+        async with self._database.write() as connection:
+            await connection.execute(
+                sa.update(leases)
+                .where(leases.c.watch.in_(watches), leases.c.holder == self.replica)
+                .values(held_until=self._database.now())
+            )
+
+    async def guard(self, connection: AsyncConnection, watch: WatchName) -> None:
+        """In a transaction for ``watch``: refuse it unless this replica holds the watch.
+
+        Nobody else can take it until the transaction has ended. Raises LeaseLost.
+        """
+        token = self._tokens.get(watch)
+        query = sa.select(leases.c.token).where(
+            leases.c.watch == watch,
+            leases.c.holder == self.replica,
+            leases.c.token == token,
+            leases.c.held_until > self._database.now(),
+        )
+        if token is None or await connection.scalar(query.with_for_update(read=True)) is None:
+            raise LeaseLost(f"watch {watch}: another replica may hold it; nothing was written")
+
+    async def holdings(self) -> list[Holding]:
+        """Every watch that was ever held, and who holds it."""
+        held = leases.c.held_until > self._database.now()
+        query = sa.select(leases, held.label("held")).order_by(leases.c.watch)
+        async with self._database.read() as connection:
+            return [
+                Holding(
+                    WatchName(row.watch),
+                    row.holder if row.held else None,
+                    row.token,
+                    row.held_until,
+                    row.taken_at,
+                )
+                for row in await connection.execute(query)
+            ]
+
+    async def replicas(self) -> list[dict[str, Any]]:
+        """Every replica that was seen lately, and whether it is alive."""
+        alive = replicas.c.seen_at >= self._database.now(ahead=-self.life)
+        query = sa.select(replicas, alive.label("alive")).order_by(replicas.c.started_at)
+        async with self._database.read() as connection:
+            return [dict(row._mapping) for row in await connection.execute(query)]

@@ -1,0 +1,142 @@
+"""Who may poll a watch: one at a time, and nothing is written by who only thinks so."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+
+from batchwatch.domain.batch import WatchName
+from batchwatch.store import Database
+from batchwatch.store.errors import LeaseLost
+from batchwatch.store.leases import Leases
+from batchwatch.store.schema import leases, replicas
+from tests.support.builders import at
+from tests.support.postgres import a_database
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+ONE, TWO, THREE = (WatchName(name) for name in ("one", "two", "three"))
+LONG = timedelta(hours=1)
+LONG_AGO = at(-(10**9))
+
+
+@pytest.fixture
+async def database(store_url: str) -> AsyncIterator[Database]:
+    found = await Database.open(store_url)
+    yield found
+    await found.close()
+
+
+def of(database: Database, replica: str) -> Leases:
+    return Leases(database, replica=replica, life=LONG)
+
+
+async def end(database: Database, watch: WatchName) -> None:
+    """Let its time be over."""
+    async with database.write() as connection:
+        ended = sa.update(leases).where(leases.c.watch == watch)
+        await connection.execute(ended.values(held_until=LONG_AGO))
+
+
+async def may_write(database: Database, leases: Leases, watch: WatchName) -> bool:
+    async with database.write() as connection:
+        try:
+            await leases.guard(connection, watch)
+        except LeaseLost:
+            return False
+    return True
+
+
+async def test_a_watch_is_held_by_one(database: Database) -> None:
+    """Who comes second gets what is left."""
+    first, second = of(database, "first"), of(database, "second")
+
+    assert {ONE: 1} == await first.take([ONE])
+    assert {TWO: 1} == await second.take([ONE, TWO])
+    assert {ONE: 1} == await first.take([ONE]), "to renew one changes nothing"
+    assert [(ONE, "first"), (TWO, "second")] == [
+        (held.watch, held.holder) for held in await first.holdings()
+    ]
+
+
+async def test_what_is_over_is_taken_over_with_a_larger_token(database: Database) -> None:
+    """And whoever held it before writes nothing any more, though it does not know it."""
+    first, second = of(database, "first"), of(database, "second")
+    await first.take([ONE])
+    assert await may_write(database, first, ONE)
+
+    await end(database, ONE)
+    assert not await may_write(database, first, ONE), "its time is over, whoever comes next"
+    assert {ONE: 2} == await second.take([ONE])
+
+    assert not await may_write(database, first, ONE)
+    assert await may_write(database, second, ONE)
+    assert {} == await first.take([ONE])
+
+
+async def test_who_takes_its_own_again_after_its_time_has_a_new_token(database: Database) -> None:
+    """Another may have held it in between and have been forgotten."""
+    first = of(database, "first")
+    await first.take([ONE])
+    await end(database, ONE)
+
+    assert {ONE: 2} == await first.take([ONE])
+
+
+async def test_what_is_given_back_is_free_at_once(database: Database) -> None:
+    """A stop costs nobody the life of a lease."""
+    first, second = of(database, "first"), of(database, "second")
+    await first.take([ONE, TWO])
+    await first.give_back([ONE])
+
+    assert not await may_write(database, first, ONE)
+    assert {ONE: 2} == await second.take([ONE, TWO])
+    assert await may_write(database, first, TWO)
+
+
+async def test_who_is_alive_is_counted(database: Database) -> None:
+    """By the database's clock; who is long gone is forgotten."""
+    first, second = of(database, "first"), of(database, "second")
+    assert 1 == await first.beat(host="a", version="1")
+    assert 2 == await second.beat(host="b", version="1")
+    async with database.write() as connection:
+        gone = sa.update(replicas).where(replicas.c.id == "first").values(seen_at=LONG_AGO)
+        await connection.execute(gone)
+
+    assert 1 == await second.beat(host="b", version="1")
+    assert [("second", True)] == [(one["id"], one["alive"]) for one in await second.replicas()]
+
+
+async def test_nobody_takes_over_in_the_middle_of_a_write(postgres: str) -> None:
+    """Whoever would waits until it is committed; a file has one writer anyway."""
+    async for url in a_database(postgres):
+        mine, other = await Database.open(url), await Database.open(url)
+        first, second = of(mine, "first"), of(other, "second")
+        await first.take([ONE])
+        async with mine.write() as connection:
+            await first.guard(connection, ONE)
+            ending = asyncio.create_task(end(other, ONE))
+            done, _ = await asyncio.wait([ending], timeout=0.2)
+            assert not done
+        await ending
+        assert {ONE: 2} == await second.take([ONE])
+        await mine.close()
+        await other.close()
+
+
+async def test_all_that_come_at_once_share_what_there_is(postgres: str) -> None:
+    """Nothing is held twice, and nothing is left."""
+    watches = [WatchName(f"watch-{number}") for number in range(20)]
+    async for url in a_database(postgres):
+        databases = [await Database.open(url) for _ in range(4)]
+        everyone = [of(one, f"replica-{number}") for number, one in enumerate(databases)]
+        held = await asyncio.gather(*(one.take(watches) for one in everyone))
+        for one in databases:
+            await one.close()
+
+    assert sorted(watches) == sorted(watch for one in held for watch in one)
