@@ -140,7 +140,7 @@ class Batches:
         events and their deliveries are written together; then whoever waits
         for deliveries is woken.
         """
-        async with self._database.write() as connection:
+        async with self._database.write_for(watch) as connection:
             changes = decide(await self._read(connection, watch, ids))
             await self._write(connection, watch, changes)
         self._outbox.committed(changes.events)
@@ -156,7 +156,7 @@ class Batches:
         ],
     ) -> Changes:
         """Change batches by what is known of their files: as :meth:`change`, with those given."""
-        async with self._database.write() as connection:
+        async with self._database.write_for(watch) as connection:
             known = await self._read(connection, watch, ids)
             changes = decide(known, await self._outcomes.read(connection, watch, ids))
             await self._write(connection, watch, changes)
@@ -178,7 +178,7 @@ class Batches:
         decide: Callable[[Mapping[BatchId, Batch], Docket], Judged],
     ) -> Judged:
         """Change batches by a judgement of these and of their watch, as :meth:`change` does."""
-        async with self._database.write() as connection:
+        async with self._database.write_for(watch) as connection:
             longest = await longest_stuck(connection, watch)
             known = await self._read(connection, watch, {*ids, *map(BatchId, longest)})
             docket = Docket(

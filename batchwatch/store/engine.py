@@ -32,13 +32,22 @@ from batchwatch.store.file import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Coroutine,
+        Mapping,
+        Sequence,
+    )
     from contextlib import AbstractContextManager
     from datetime import datetime
     from pathlib import Path
 
     from sqlalchemy.dialects import postgresql, sqlite
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+    from batchwatch.domain.batch import WatchName
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -100,6 +109,8 @@ class Database:
         self._engine = engine
         self._hasty = hasty  # for commits that do not wait for the disk
         self._writer = asyncio.Lock()
+        # Where several share the database: refuses what is written for a watch of another.
+        self.guard: Callable[[AsyncConnection, WatchName], Awaitable[None]] | None = None
         self._lock: int | None = None
         self._file: tuple[Path, tuple[int, int] | None] | None = None
         # Held around each use, with its kind: `read`, or `write` with the wait for its turn.
@@ -149,6 +160,11 @@ class Database:
             self._lock = None
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other daemons may use it at the same time."""
+        return self.dialect != "sqlite"
+
+    @property
     def dialect(self) -> str:
         """``sqlite`` or ``postgresql``."""
         return self._engine.dialect.name
@@ -186,6 +202,17 @@ class Database:
                         yield connection
         except (DBAPIError, sa.exc.TimeoutError) as error:
             raise translate(error, self.where) from error
+
+    @asynccontextmanager
+    async def write_for(self, watch: WatchName) -> AsyncIterator[AsyncConnection]:
+        """A transaction for what was seen of ``watch``; refused unless it may be polled from here.
+
+        Raises :class:`~batchwatch.store.errors.LeaseLost` before anything is read.
+        """
+        async with self.write() as connection:
+            if self.guard is not None:
+                await self.guard(connection, watch)
+            yield connection
 
     @asynccontextmanager
     async def write_one(self) -> AsyncIterator[AsyncConnection]:

@@ -10,6 +10,7 @@ still the last one and its time not over. It is the database's time.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -22,12 +23,13 @@ from batchwatch.store.schema import leases, replicas
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from batchwatch.store.engine import Database
 
+LIFE: Final = timedelta(seconds=15)
 FORGOTTEN: Final = 20  # times the life of a lease without a sign of a replica
 
 
@@ -45,10 +47,20 @@ class Holding:
 class Leases:
     """The rights of this replica, and what is known of the others."""
 
-    def __init__(self, database: Database, *, replica: str, life: timedelta) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        replica: str,
+        life: timedelta = LIFE,
+        host: str = "",
+        version: str = "",
+    ) -> None:
+        """``host`` and ``version`` are for people who look at the replicas."""
         self._database = database
         self.replica = replica
         self.life = life
+        self._who = {"id": replica, "host": host, "version": version}
         self._tokens: dict[WatchName, int] = {}  # of those that this replica holds
         now, until = database.now(), database.now(ahead=life)
         upsert = database.insert(replicas)
@@ -71,12 +83,11 @@ class Leases:
         ).returning(leases.c.watch, leases.c.token)
 
     @unbroken
-    async def beat(self, *, host: str, version: str) -> int:
+    async def beat(self) -> int:
         """Say that this replica is alive; how many are, this one among them."""
         database, now = self._database, self._database.now()
-        row = {"id": self.replica, "host": host, "version": version}
         async with database.write(durable=False) as connection:
-            await connection.execute(self._beat.values(**row, started_at=now, seen_at=now))
+            await connection.execute(self._beat.values(**self._who, started_at=now, seen_at=now))
             gone = replicas.c.seen_at < database.now(ahead=-FORGOTTEN * self.life)
             await connection.execute(sa.delete(replicas).where(gone))
             alive = sa.select(sa.func.count()).where(

@@ -45,7 +45,7 @@ class Watches:
         self, name: WatchName, *, now: datetime, scope: Mapping[str, str] | None = None
     ) -> WatchState:
         """The state of the watch; a new one begins ``now``, and so does one of another scope."""
-        async with self._database.write() as connection:
+        async with self._database.write_for(name) as connection:
             await connection.execute(
                 self._database.insert(watches).on_conflict_do_nothing(),
                 _row(WatchState(name, started_at=now, scope=scope)),
@@ -85,7 +85,7 @@ class Watches:
         window joins the ledger, with the ``gaps`` that it ends or has; those
         that are open are told.
         """
-        async with self._database.write() as connection:
+        async with self._database.write_for(name) as connection:
             before = await self._state(connection, name)
             state, recovered = before.passed(newest, now=now)
             anew = not before.baseline_done
@@ -132,7 +132,7 @@ class Watches:
         name: WatchName,
         judge: Callable[[WatchState], tuple[WatchState, Event | None]],
     ) -> WatchState:
-        async with self._database.write() as connection:
+        async with self._database.write_for(name) as connection:
             state, event = judge(await self._state(connection, name))
             await self._write(connection, state, [event] if event else [])
         self._outbox.committed([event] if event else ())

@@ -102,13 +102,13 @@ async def test_what_is_given_back_is_free_at_once(database: Database) -> None:
 async def test_who_is_alive_is_counted(database: Database) -> None:
     """By the database's clock; who is long gone is forgotten."""
     first, second = of(database, "first"), of(database, "second")
-    assert 1 == await first.beat(host="a", version="1")
-    assert 2 == await second.beat(host="b", version="1")
+    assert 1 == await first.beat()
+    assert 2 == await second.beat()
     async with database.write() as connection:
         gone = sa.update(replicas).where(replicas.c.id == "first").values(seen_at=LONG_AGO)
         await connection.execute(gone)
 
-    assert 1 == await second.beat(host="b", version="1")
+    assert 1 == await second.beat()
     assert [("second", True)] == [(one["id"], one["alive"]) for one in await second.replicas()]
 
 

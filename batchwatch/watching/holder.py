@@ -1,0 +1,151 @@
+"""Which watches are polled from here: all of them, or this replica's share, by leases."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, Final
+
+from batchwatch.log import get_logger
+from batchwatch.store import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from batchwatch.clock import Clock
+    from batchwatch.domain.batch import WatchName
+    from batchwatch.store.leases import Leases
+    from batchwatch.watching.watcher import Watcher
+
+log = get_logger()
+
+LOOK: Final = 1.0  # seconds between two looks at what is free; a takeover is that late at most
+RENEWALS: Final = 3  # in the life of a lease
+
+
+class Holder:
+    """Runs the watches that this replica holds; alone with its database, that is every one."""
+
+    def __init__(
+        self,
+        watches: Mapping[WatchName, Callable[[], Watcher]],
+        *,
+        leases: Leases | None,
+        clock: Clock,
+    ) -> None:
+        """``watches`` make what polls each: anew for each time that it is held.
+
+        What it remembered would be older than what another has recorded since.
+        """
+        self._watches = watches
+        self._leases = leases
+        self._clock = clock
+        self._held: dict[WatchName, int] = {}  # with their tokens
+        self._running: dict[WatchName, tuple[Watcher, asyncio.Task[None]]] = {}
+        self._renewed_at = -math.inf  # monotonic
+        self._alive = 1
+        self.watchers: list[Watcher] = []  # of what is held, in the order of the settings
+        self.trouble: str | None = None  # why it is not known what is held, if it is not
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Poll what is held until ``stop``, or until cancelled; then give it back."""
+        async with asyncio.TaskGroup() as group:
+            try:
+                if self._leases is None:
+                    for name in self._watches:
+                        self._start(group, name, stop)
+                    await stop.wait()
+                    return
+                while not stop.is_set():
+                    try:
+                        await self._turn(group, self._leases, stop)
+                        self.trouble = None
+                    except StoreError as error:
+                        await self._lose_sight(error)
+                    await self._clock.wait(stop, LOOK)
+            finally:
+                for name in list(self._running):
+                    await self._end(name)
+                if self._leases is not None and self._held:
+                    await self._give_back(self._leases, list(self._held))
+
+    async def _turn(self, group: asyncio.TaskGroup, leases: Leases, stop: asyncio.Event) -> None:
+        """Renew what is held when it is time for it, and take what is free, up to our share."""
+        life = leases.life.total_seconds()
+        now = self._clock.monotonic()
+        if now - self._renewed_at >= life / RENEWALS:
+            self._alive = await leases.beat()
+            await self._take(group, leases, list(self._held), stop)
+            self._renewed_at = now
+        share = math.ceil(len(self._watches) / self._alive)
+        spare = list(self._held)[share:]
+        if spare:
+            for name in spare:
+                await self._end(name)
+            await self._give_back(leases, spare)
+        elif len(self._held) < share:
+            others = {one.watch for one in await leases.holdings() if one.holder is not None}
+            free = [name for name in self._watches if name not in others | self._held.keys()]
+            if free:
+                wanted = free[: share - len(self._held)]
+                await self._take(group, leases, [*self._held, *wanted], stop)
+
+    async def _take(
+        self,
+        group: asyncio.TaskGroup,
+        leases: Leases,
+        names: list[WatchName],
+        stop: asyncio.Event,
+    ) -> None:
+        if not names:
+            return
+        taken = await leases.take(names)
+        for name in [one for one, token in self._held.items() if taken.get(one) != token]:
+            log.warning("watch.lost", watch=name)
+            await self._end(name)
+            del self._held[name]
+        for name, token in taken.items():
+            if name not in self._held:
+                log.info("watch.taken", watch=name, token=token)
+                self._held[name] = token
+                self._start(group, name, stop)
+
+    async def _lose_sight(self, error: StoreError) -> None:
+        """The store cannot be asked: what cannot be renewed in time is no longer polled."""
+        (log.debug if self.trouble else log.error)("leases.unread", reason=str(error))
+        self.trouble = str(error)
+        assert self._leases is not None  # noqa: S101  # without, nothing is asked
+        if self._clock.monotonic() - self._renewed_at > self._leases.life.total_seconds():
+            for name in list(self._held):
+                log.warning("watch.lost", watch=name)
+                await self._end(name)
+                del self._held[name]
+
+    async def _give_back(self, leases: Leases, names: list[WatchName]) -> None:
+        for name in names:
+            self._held.pop(name, None)
+        try:
+            await leases.give_back(names)
+        except StoreError as error:
+            log.warning("leases.kept", watches=names, reason=str(error))  # they end by themselves
+        else:
+            log.info("watch.given_back", watches=names)
+
+    def _start(self, group: asyncio.TaskGroup, name: WatchName, stop: asyncio.Event) -> None:
+        watcher = self._watches[name]()
+        task = group.create_task(watcher.run(stop), name=f"watch.{name}")
+        self._running[name] = (watcher, task)
+        self._show()
+
+    async def _end(self, name: WatchName) -> None:
+        """End its polling, at any moment: all that it saw is in the store, or seen again."""
+        found = self._running.pop(name, None)
+        self._show()
+        if found is not None:
+            found[1].cancel()
+            await asyncio.wait([found[1]])
+
+    def _show(self) -> None:
+        self.watchers[:] = [
+            self._running[name][0] for name in self._watches if name in self._running
+        ]
