@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import secrets
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from functools import partial
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from batchwatch import __version__
 from batchwatch.deliver.connections import Connections
 from batchwatch.deliver.dispatcher import SILENCE, Dispatcher
+from batchwatch.domain.batch import WatchName
 from batchwatch.heartbeat import TICK, Heartbeat, Pinger
 from batchwatch.llamacloud.errors import Unreachable
 from batchwatch.log import get_logger
@@ -35,16 +38,22 @@ from batchwatch.settings.review import expired, warnings
 from batchwatch.settings.tls import tls_contexts
 from batchwatch.site import site
 from batchwatch.store import Database, Store, StoreError
+from batchwatch.store.leases import Leases
+from batchwatch.store.notices import heed
 from batchwatch.traces import opened
+from batchwatch.watching.holder import Holder
 from batchwatch.web.health import Troubles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import aiohttp
+
     from batchwatch.clock import Clock
     from batchwatch.llamacloud.transport import RequestReport
     from batchwatch.settings import Settings
     from batchwatch.store import Views
+    from batchwatch.traces import Traces
     from batchwatch.watching.watcher import Watcher
 
 log = get_logger()
@@ -76,8 +85,10 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
         pulse = Pulse(metrics)
 
         store = Store(database, router_of(settings), clock, traces=traces)
-        # The store is ours alone: whoever held deliveries is gone.
-        await store.outbox.recover()
+        leases = leases_of(database)
+        if leases is None:
+            # The store is ours alone: whoever held deliveries is gone.
+            await store.outbox.recover()
 
         connections = await stack.enter_async_context(Connections(clock))
         endpoints = [
@@ -100,24 +111,21 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
         )
 
         upstream = await stack.enter_async_context(upstream_session())
-        watchers = [
-            watcher_of(
-                watch_of(name, configured),
-                cloud=cloud_of(
-                    configured,
-                    key_source=key_source(settings, name),
-                    session=upstream,
-                    clock=clock,
-                    on_request=_counter(metrics, name, dispatcher),
-                    traces=traces,
-                ),
+
+        holder = Holder(
+            _makers(
+                settings,
+                session=upstream,
                 store=store,
                 clock=clock,
                 metrics=metrics,
-                first_after=number * FIRST_PASSES_APART,
-            )
-            for number, (name, configured) in enumerate(settings.watches.items())
-        ]
+                dispatcher=dispatcher,
+                traces=traces,
+            ),
+            leases=leases,
+            clock=clock,
+        )
+        watchers = holder.watchers
 
         heartbeat = Heartbeat(
             dispatcher,
@@ -142,6 +150,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
                 clock=clock,
                 dispatcher=dispatcher,
                 watchers=watchers,
+                want=holder.want,
                 metrics=metrics,
                 troubles=partial(_troubles, watchers, store.views, dispatcher, pinger, pulse),
                 keys=lambda: public_keys(endpoints, now=clock.now()),
@@ -152,15 +161,13 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             "daemon.started",
             listen=url,
             store=database.where,
-            watches=[one.watch.name for one in watchers],
+            watches=list(settings.watches),
             endpoints=[one.name for one in endpoints],
         )
         gc.freeze()  # what is there stays; to search it again and again is a tenth of all work
         async with asyncio.TaskGroup() as group:
-            watching = [
-                group.create_task(watcher.run(stop), name=f"watch.{watcher.watch.name}")
-                for watcher in watchers
-            ]
+            holding = group.create_task(holder.run(stop), name="hold")
+            heeding = group.create_task(heed(database, store.outbox, clock), name="heed")
             delivering = group.create_task(dispatcher.run(), name="deliver")
             # Imported once the first poll is on its way: APScheduler takes a while.
             from batchwatch.upkeep import Upkeep  # noqa: PLC0415
@@ -185,15 +192,61 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
                 upkeep.stop()
                 minding.cancel()
                 feeling.cancel()
+                heeding.cancel()
             log.info("daemon.stopping", grace_s=settings.shutdown_grace)
-            for task in watching:
-                task.cancel()  # at any moment: all that they saw is in the store, or seen again
+            holding.cancel()  # at any moment: all that was seen is in the store, or seen again
             dispatcher.stop()
             done, _ = await asyncio.wait([delivering], timeout=settings.shutdown_grace)
             if not done:
                 log.warning("deliveries.interrupted", grace_s=settings.shutdown_grace)
                 delivering.cancel()
     log.info("daemon.stopped")
+
+
+def _makers(  # noqa: PLR0913  # all that a watch takes
+    settings: Settings,
+    *,
+    session: aiohttp.ClientSession,
+    store: Store,
+    clock: Clock,
+    metrics: Metrics,
+    dispatcher: Dispatcher,
+    traces: Traces,
+) -> dict[WatchName, Callable[[], Watcher]]:
+    """What makes the watcher of each watch, whenever it is to be polled from here."""
+
+    def make(number: int, name: str) -> Watcher:
+        configured = settings.watches[name]
+        return watcher_of(
+            watch_of(name, configured),
+            cloud=cloud_of(
+                configured,
+                key_source=key_source(settings, name),
+                session=session,
+                clock=clock,
+                on_request=_counter(metrics, name, dispatcher),
+                traces=traces,
+            ),
+            store=store,
+            clock=clock,
+            metrics=metrics,
+            first_after=number * FIRST_PASSES_APART,
+        )
+
+    return {
+        WatchName(name): partial(make, number, name) for number, name in enumerate(settings.watches)
+    }
+
+
+def leases_of(database: Database) -> Leases | None:
+    """The rights to poll, where several may share the database; each write is held to them."""
+    if not database.is_shared:
+        return None
+    host = socket.gethostname()
+    replica = f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
+    leases = Leases(database, replica=replica, host=host, version=__version__)
+    database.guard = leases.guard
+    return leases
 
 
 async def _troubles(

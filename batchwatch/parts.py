@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from batchwatch.deliver.sender import Sender
     from batchwatch.deliver.signing import Key
     from batchwatch.deliver.webhook import Write
+    from batchwatch.domain.batch import BatchId, Status
     from batchwatch.llamacloud.transport import RequestReport
     from batchwatch.metrics import Metrics
     from batchwatch.settings import EndpointSettings, Settings, WatchSettings
@@ -86,20 +88,18 @@ def watch_of(name: str, settings: WatchSettings) -> Watch:
     )
 
 
-def doors_of(settings: Settings, watchers: Sequence[Watcher]) -> list[Door]:
+def doors_of(
+    settings: Settings, want: Callable[[WatchName, BatchId, Status | None], None]
+) -> list[Door]:
     """Where hints come in, for each watch; open if it has a secret that they are signed with."""
     return [
         Door(
-            watch=watcher.watch.name,
-            secrets=[
-                one.get_secret_value().encode()
-                for one in settings.watches[watcher.watch.name].hint_secret
-            ],
+            watch=WatchName(name),
+            secrets=[one.get_secret_value().encode() for one in configured.hint_secret],
             setting=variable(("hint_secret",)),
-            want=watcher.follower.want,
+            want=partial(want, WatchName(name)),
         )
-        for watcher in watchers
-        if watcher.follower is not None
+        for name, configured in settings.watches.items()
     ]
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from batchwatch.clock import Clock
     from batchwatch.deliver.dispatcher import Dispatcher
+    from batchwatch.domain.batch import BatchId, Status, WatchName
     from batchwatch.metrics import Metrics
     from batchwatch.settings import Settings
     from batchwatch.store import Store
@@ -39,6 +40,7 @@ def site(  # noqa: PLR0913  # the parts that the web speaks to
     clock: Clock,
     dispatcher: Dispatcher,
     watchers: Sequence[Watcher],
+    want: Callable[[WatchName, BatchId, Status | None], None],
     metrics: Metrics,
     troubles: Callable[[], Awaitable[Troubles]],
     keys: Callable[[], Sequence[Mapping[str, str | None]]],
@@ -58,7 +60,7 @@ def site(  # noqa: PLR0913  # the parts that the web speaks to
         troubles=troubles,
         stopping=stopping,
     )
-    routes = routes_of(live, settings, watchers=watchers, metrics=metrics, keys=keys, access=access)
+    routes = routes_of(live, settings, want=want, metrics=metrics, keys=keys, access=access)
     listen = settings.listen
     return serve(listen.host, listen.port, routes, access=access, metrics=metrics)
 
@@ -75,7 +77,6 @@ def live_of(  # noqa: PLR0913  # the parts that the web speaks to
 ) -> Live:
     """What the web is given of the running daemon."""
     desk = Desk(settings, store, clock)
-    by_name: dict[str, Watcher] = {one.watch.name: one for one in watchers}
 
     async def endpoints() -> list[dict[str, Any]]:
         ailing = dispatcher.troubles()
@@ -114,7 +115,7 @@ def live_of(  # noqa: PLR0913  # the parts that the web speaks to
         enable=enable,
         disable=disable,
         test=desk.test,
-        poll=lambda name: by_name[name].poll_now(),
+        poll=lambda name: _poll(watchers, name),
     )
 
 
@@ -122,14 +123,14 @@ def routes_of(
     live: Live,
     settings: Settings,
     *,
-    watchers: Sequence[Watcher],
+    want: Callable[[WatchName, BatchId, Status | None], None],
     metrics: Metrics,
     keys: Callable[[], Sequence[Mapping[str, str | None]]],
     access: Access,
 ) -> list[Route]:
     """All that is served."""
     hooks = Hooks(
-        doors_of(settings, watchers), hints=live.store.hints, clock=live.clock, metrics=metrics
+        doors_of(settings, want), hints=live.store.hints, clock=live.clock, metrics=metrics
     )
     health = Health(metrics=metrics, troubles=live.troubles, keys=keys)
     feed = Feed(live)
@@ -149,6 +150,12 @@ def access_of(settings: Settings, *, clock: Clock) -> Access:
         proxies=settings.trusted_proxies,
         clock=clock,
     )
+
+
+def _poll(watchers: Sequence[Watcher], name: str) -> None:
+    for one in watchers:
+        if one.watch.name == name:
+            one.poll_now()
 
 
 def _now(watcher: Watcher, clock: Clock, *, takes_hints: bool) -> WatchNow:

@@ -240,13 +240,12 @@ class Database(Kind[DatabaseUrl]):
         "postgresql": "postgresql+asyncpg",
         "postgresql+asyncpg": "postgresql+asyncpg",
     }
-    # Take a driver out of here on the day that the store speaks it.
-    _LATER = frozenset({"postgresql+asyncpg"})
 
     def __init__(self) -> None:
         super().__init__(
-            allowed="an SQLite file: sqlite:///relative/path or sqlite:////absolute/path",
-            fix="Write it like sqlite:////data/batchwatch.db, or set only the data folder.",
+            allowed="an SQLite file, as sqlite:////data/batchwatch.db, or a database of "
+            "PostgreSQL, as postgresql://user:password@host/name",
+            fix="Write it like one of these, or set only the data folder.",
         )
 
     def read(self, text: str) -> DatabaseUrl:
@@ -255,17 +254,21 @@ class Database(Kind[DatabaseUrl]):
         driver = self._DRIVERS.get(scheme.lower())
         if driver is None:
             raise Invalid
-        if driver in self._LATER:
-            raise Invalid(
-                "which is PostgreSQL and comes with a later version",
-                fix="Leave it out to use SQLite in the data folder.",
-            )
+        if driver == "postgresql+asyncpg":
+            return self._of_a_server(driver, rest)
         path = rest.removeprefix("/")
         if path == rest or not path.strip("/") or path.startswith((":memory:", "file:")):
             raise Invalid("which names no file", fix="Three slashes, then the path of a file.")
         if path.startswith("~"):
             path = str(Path(path).expanduser())
         return DatabaseUrl(f"{driver}:///{path}")
+
+    def _of_a_server(self, driver: str, rest: str) -> DatabaseUrl:
+        host, slash, path = rest.partition("/")
+        name = path.partition("?")[0]
+        if not slash or not name or "/" in name:
+            raise Invalid("which names no database", fix="End it with a slash and its name.")
+        return DatabaseUrl(f"{driver}://{host}/{path}")
 
     def show_wrong(self, text: str) -> str:
         """Return its scheme; where its password ends is anybody's guess."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from batchwatch.clock import Clock
-    from batchwatch.domain.batch import WatchName
+    from batchwatch.domain.batch import BatchId, Status, WatchName
     from batchwatch.store.leases import Leases
     from batchwatch.watching.watcher import Watcher
 
@@ -44,7 +44,8 @@ class Holder:
         self._running: dict[WatchName, tuple[Watcher, asyncio.Task[None]]] = {}
         self._renewed_at = -math.inf  # monotonic
         self._alive = 1
-        self.watchers: list[Watcher] = []  # of what is held, in the order of the settings
+        # Of what is held, in the order of the settings.
+        self.watchers = [] if leases else [make() for make in watches.values()]
         self.trouble: str | None = None  # why it is not known what is held, if it is not
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -68,6 +69,12 @@ class Holder:
                     await self._end(name)
                 if self._leases is not None and self._held:
                     await self._give_back(self._leases, list(self._held))
+
+    def want(self, name: WatchName, batch_id: BatchId, claims: Status | None) -> None:
+        """Have a batch looked at, of which a hint came; another replica's is left to its polls."""
+        for watcher in self.watchers:
+            if watcher.watch.name == name and watcher.follower is not None:
+                watcher.follower.want(batch_id, claims)
 
     async def _turn(self, group: asyncio.TaskGroup, leases: Leases, stop: asyncio.Event) -> None:
         """Renew what is held when it is time for it, and take what is free, up to our share."""
@@ -132,10 +139,14 @@ class Holder:
             log.info("watch.given_back", watches=names)
 
     def _start(self, group: asyncio.TaskGroup, name: WatchName, stop: asyncio.Event) -> None:
-        watcher = self._watches[name]()
+        watcher = self._made(name)
         task = group.create_task(watcher.run(stop), name=f"watch.{name}")
         self._running[name] = (watcher, task)
         self._show()
+
+    def _made(self, name: WatchName) -> Watcher:
+        alone = [one for one in self.watchers if self._leases is None and one.watch.name == name]
+        return alone[0] if alone else self._watches[name]()
 
     async def _end(self, name: WatchName) -> None:
         """End its polling, at any moment: all that it saw is in the store, or seen again."""
@@ -146,6 +157,7 @@ class Holder:
             await asyncio.wait([found[1]])
 
     def _show(self) -> None:
-        self.watchers[:] = [
-            self._running[name][0] for name in self._watches if name in self._running
-        ]
+        if self._leases is not None:
+            self.watchers[:] = [
+                self._running[name][0] for name in self._watches if name in self._running
+            ]
