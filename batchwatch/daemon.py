@@ -32,6 +32,8 @@ from batchwatch.settings.review import expired, warnings
 from batchwatch.settings.tls import tls_contexts
 from batchwatch.site import access_of, live_of, routes_of
 from batchwatch.store import Database, Store, StoreError
+from batchwatch.web.api.interface import Api
+from batchwatch.web.dashboard.pages import Dashboard
 from batchwatch.web.health import Troubles
 from batchwatch.web.server import serve
 
@@ -137,15 +139,25 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             troubles=partial(_troubles, watchers, store.views, dispatcher, pinger),
             stopping=stop,
         )
+        api = Api(live)
+        dashboard = Dashboard(live, api)
         routes = routes_of(
             live,
             settings,
+            api=api,
+            dashboard=dashboard,
             watchers=watchers,
             metrics=metrics,
             keys=lambda: public_keys(endpoints, now=clock.now()),
         )
         url = await stack.enter_async_context(
-            serve(settings.listen.host, settings.listen.port, routes, access=access_of(settings))
+            serve(
+                settings.listen.host,
+                settings.listen.port,
+                routes,
+                access=access_of(settings),
+                explain=dashboard.explain,
+            )
         )
         log.info(
             "daemon.started",

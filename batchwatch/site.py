@@ -9,7 +9,6 @@ from batchwatch.desk import Desk
 from batchwatch.domain.batch import EndpointName
 from batchwatch.parts import doors_of
 from batchwatch.web.access import Access
-from batchwatch.web.api.interface import Api
 from batchwatch.web.feed import Feed
 from batchwatch.web.health import Health
 from batchwatch.web.hooks import Hooks
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from batchwatch.settings import Settings
     from batchwatch.store import Store
     from batchwatch.watching.watcher import Watcher
+    from batchwatch.web.api.interface import Api
+    from batchwatch.web.dashboard.pages import Dashboard
     from batchwatch.web.health import Troubles
     from batchwatch.web.route import Route
 
@@ -84,10 +85,12 @@ def live_of(  # noqa: PLR0913  # the parts that the web speaks to
     )
 
 
-def routes_of(
+def routes_of(  # noqa: PLR0913  # the parts that are served
     live: Live,
     settings: Settings,
     *,
+    api: Api,
+    dashboard: Dashboard,
     watchers: Sequence[Watcher],
     metrics: Metrics,
     keys: Callable[[], Sequence[Mapping[str, str | None]]],
@@ -96,10 +99,13 @@ def routes_of(
     hooks = Hooks(
         doors_of(settings, watchers), hints=live.store.hints, clock=live.clock, metrics=metrics
     )
-    health = Health(metrics=metrics, troubles=live.troubles, keys=keys)
+    health = Health(
+        metrics=metrics, troubles=live.troubles, keys=keys, for_people=dashboard.overview
+    )
     # The feed before the API: it is one of the paths that the API would take for an event's.
     return [
-        *health.routes(), *hooks.routes(), *Feed(live).routes(), *Api(live).routes(),
+        *health.routes(), *hooks.routes(), *Feed(live).routes(), *api.routes(),
+        *dashboard.routes(),
     ]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from batchwatch.web.access import Access
-    from batchwatch.web.route import Route
+    from batchwatch.web.route import Explain, Route
 
 log = get_logger()
 
@@ -28,14 +28,21 @@ class ListenError(Exception):
 
 @asynccontextmanager
 async def serve(
-    host: str, port: int, routes: Iterable[Route], *, access: Access
+    host: str,
+    port: int,
+    routes: Iterable[Route],
+    *,
+    access: Access,
+    explain: Explain | None = None,
 ) -> AsyncIterator[str]:
     """Listen for as long as the context is held; gives the URL, with the true port.
+
+    ``explain`` says to a person what went wrong, in HTML.
 
     Raises :class:`ListenError`.
     """
     app = web.Application(client_max_size=LARGEST_BODY)
-    app.middlewares.append(Border(mount(app, routes), access=access).cross)
+    app.middlewares.append(Border(mount(app, routes), access=access, explain=explain).cross)
     runner = web.AppRunner(
         app,
         access_log=None,

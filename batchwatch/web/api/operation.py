@@ -14,7 +14,7 @@ from batchwatch.web.problem import Problem
 from batchwatch.web.route import Role, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 BASE: Final = "/api/v1"
 LARGEST_QUERY: Final = 4_096  # characters of a query string
@@ -35,6 +35,7 @@ class Asked:
 
 S = TypeVar("S", bound=msgspec.Struct)
 Handler = Callable[..., Awaitable[Any]]
+H = TypeVar("H", bound=Handler)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,11 @@ def read_query(request: web.Request, kind: type[S]) -> S:
     given = request.query
     if repeated := [name for name in given if len(given.getall(name)) > 1]:
         raise Problem(400, f"{repeated[0]} is given more than once")
+    return query_of(dict(given), kind)
+
+
+def query_of(given: Mapping[str, str], kind: type[S]) -> S:
+    """The same from names and texts."""
     if any("\0" in text for text in given.values()):
         raise Problem(400, "a query holds no NUL characters")
     try:
@@ -113,14 +119,14 @@ def operation(  # noqa: PLR0913  # what one says of an operation
     body: type[msgspec.Struct] | None = None,
     status: int = 200,
     finds: bool = False,
-) -> Callable[[Handler], Handler]:
+) -> Callable[[H], H]:
     """Mark a method of a class as an operation.
 
     Its first argument is the query, a Struct, and what it returns is the
     answer; its docstring says what it does, the first line in short.
     """
 
-    def mark(handler: Handler) -> Handler:
+    def mark(handler: H) -> H:
         handler.operation = (method, path, tag, role, body, status, finds)  # type: ignore[attr-defined]  # read back below
         return handler
 
