@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 DAY: Final = 86_400.0  # seconds
 WATCH: Final = WatchName("default")
 UPSTREAM: Final = "https://api.cloud.llamaindex.ai"
+LARGE: Final = "dir-9a51e3f0-3b17-4f63-9a55-0d6c2f1b8e10"  # of many files
+SMALL: Final = "dir-c27ee3f0-3b17-4f63-9a55-0d6c2f1b8e10"
 JOB_ERRORS: Final = (
     "The document is encrypted; a password is needed",
     "Timed out after 1,800 s while parsing page 212",
@@ -129,7 +131,7 @@ class Scenery:
             if number % 6 == 0:
                 self._later(born + 7_300, partial(self._stick, id_, born + 7_250))
 
-    async def _see(  # noqa: PLR0913  # what there is to see
+    async def _see(  # what there is to see
         self,
         id_: str,
         status: Status,
@@ -150,7 +152,7 @@ class Scenery:
             created_at=self._at(born),
             updated_at=self._at(at),
             project_id="prj-5f1c2d70-9a41-4f86-8c8f-6f0a0b6c1e55",
-            source_directory_id=f"dir-{'9a51' if large else 'c27e'}e3f0-3b17-4f63-9a55-0d6c2f1b8e10",
+            source_directory_id=LARGE if large else SMALL,
             job_type="parse_v2",
             configuration_id="cfg-PARSE_AGENTIC" if large else "cfg-PARSE_FAST",
             asked_results=over,
@@ -158,7 +160,7 @@ class Scenery:
         )
         decide = partial(self._recorder.record, seen=[seen], now=seen_at)
         await self._store.batches.change(WATCH, {seen.id}, decide)
-        await self._deliver()
+        await self._deliver((seen_at - self._start).total_seconds())
 
     async def _settle(self, id_: str, files: Sequence[FileOutcome], at: float) -> None:
         rules = JobRecorder(WATCH, UPSTREAM, timedelta(hours=24), names=await self._named(files))
@@ -170,11 +172,12 @@ class Scenery:
                 seen[one.job_id] = JobSeen("FAILED" if fails else "COMPLETED", error)
         decide = partial(rules.follow, seen=seen, over={}, now=self._at(at))
         await self._store.batches.follow(WATCH, {BatchId(id_)}, decide)
-        await self._deliver()
+        await self._deliver(at)
 
     async def _named(self, files: Sequence[FileOutcome]) -> dict[str, str]:
         names = {
-            one.source_directory_file_id: f"{self._dice.choice(FILES)}-{self._dice.randint(2, 940):03}"
+            one.source_directory_file_id: self._dice.choice(FILES)
+            + f"-{self._dice.randint(2, 940):03}"
             + (".heic" if one.error_message else ".pdf")
             for one in files
         }
@@ -188,9 +191,10 @@ class Scenery:
 
         await self._store.batches.change(WATCH, {BatchId(id_)}, decide)
 
-    async def _deliver(self) -> None:
-        """Send all that is owed now, as it would have gone."""
+    async def _deliver(self, at: float) -> None:
+        """Send all that is owed then, as it would have gone."""
         for endpoint in ("hook", "ops"):
+            self._clock.set(at + self._dice.lognormvariate(math.log(0.15), 0.9))
             while found := await self._store.outbox.claim(EndpointName(endpoint), limit=100):
                 await self._store.outbox.settle([self._tried(one) for one in found])
 
@@ -206,7 +210,7 @@ class Scenery:
             failure=Failure.SERVER_ERROR,
             status_code=503,
             detail="it answered 503 Service Unavailable",
-            response="<html><body>upstream connect error or disconnect/reset before headers</body></html>",
+            response="<html><body>upstream connect error or reset before headers</body></html>",
         )
         if claimed.attempt < 3:
             return Settled(claimed, refused, State.PENDING)

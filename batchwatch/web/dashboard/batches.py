@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from batchwatch.web.dashboard.frame import Frame
     from batchwatch.web.live import Live
 
-FILES: Final = 100  # of a page
+FILES: Final = 25  # of a page
 AT_ONCE: Final = 1_000  # files of one question
 UNFOLDED: Final = 20  # deliveries that are shown with all their tries
 GROUPS: Final = 10

@@ -210,12 +210,13 @@ def coverage(covered: Coverage, *, now: datetime) -> Svg:
 
     marks = ['<rect class="bar tone-good" x="0" y="2" width="100%" height="14" rx="3"/>']
     for one in covered.gaps:
-        left, right = across(one.start), across(one.end)
+        right = across(one.end)
+        left = min(across(one.start), right - 0.5)
         kind = "closed" if one.closed_at else "open"
         said = "listed afterwards" if one.closed_at else "not watched"
         marks.append(
             f'<rect class="gap {kind}" x="{left:.2f}%" y="{2 if one.closed_at else 0}" '
-            f'width="{max(0.5, right - left):.2f}%" height="{14 if one.closed_at else 18}">'
+            f'width="{right - left:.2f}%" height="{14 if one.closed_at else 18}">'
             f"<title>{moment(one.start)} to {moment(one.end)}: {said}</title></rect>"
         )
     left_open = [one for one in covered.gaps if one.closed_at is None]
@@ -269,8 +270,8 @@ def _scale(largest: float, *, units: bool = False) -> tuple[float, list[float]]:
         power = power if not units or largest >= 2 else 10 ** math.floor(math.log10(largest / 2))
         steps = [power * one for one in (1, 2, 5, 10)]
     step = next((one for one in steps if largest / one <= 3), steps[-1])
-    count = max(1, math.ceil(largest / step))
-    return step * count * 1.05, [step * one for one in range(1, count + 1)]
+    top = max(largest * 1.06, step)
+    return top, [step * one for one in range(1, math.floor(top / step) + 1)]
 
 
 def _powers(least: float, longest: float) -> list[float]:
