@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 
+_HUGE: Final = 1_000_000  # a limit that says nothing to anybody
 _EXAMPLES: Final = {
     "watch": "default",
     "batch_id": "bat-0a1b",
@@ -131,7 +132,7 @@ def kind_of(schema: Mapping[str, Any]) -> str:
     kind = schema.get("type", "any")
     if isinstance(kind, list):
         kind = " or ".join(kind)
-    limits = [f"{schema[name]}" for name in ("minimum", "maximum") if name in schema]
+    limits = [f"{schema[one]}" for one in ("minimum", "maximum") if schema.get(one, _HUGE) < _HUGE]
     return f"{kind} {' to '.join(limits)}" if len(limits) == 2 and kind == "integer" else str(kind)
 
 

@@ -150,6 +150,10 @@
     say(feed.querySelector(".word"), "nothing here changes");
   }
 
+  const nav = document.querySelector(".side nav");
+  const current = nav?.querySelector("[aria-current]");
+  if (current) nav.scrollLeft = current.offsetLeft - (nav.clientWidth - current.offsetWidth) / 2;
+
   setInterval(() => { if (!document.hidden) tellTheTime(); }, 1000);
 
   // --------------------------------------------------------------------------------- theme
