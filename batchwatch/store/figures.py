@@ -56,7 +56,7 @@ class Figures:
         """How many batches there are in each status; this alone takes longer as they grow."""
         query = sa.select(batches.c.status, sa.func.count()).group_by(batches.c.status)
         async with self._database.read() as connection:
-            return dict((await connection.execute(query)).tuples().all())
+            return {row[0]: row[1] for row in await connection.execute(query)}
 
     async def active(self) -> list[tuple[str, str, int]]:
         """Watch, status and count of the batches that are followed."""
@@ -83,7 +83,7 @@ class Figures:
             .group_by(batches.c.status)
         )
         async with self._database.read() as connection:
-            return dict((await connection.execute(query)).tuples().all())
+            return {row[0]: row[1] for row in await connection.execute(query)}
 
     async def by_hour(self, *, now: datetime, hours: int) -> list[tuple[datetime, dict[str, int]]]:
         """The same for each of the last ``hours`` full hours and the present one, in order."""

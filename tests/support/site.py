@@ -83,7 +83,7 @@ class Site:
 
 
 @asynccontextmanager
-async def a_site(  # noqa: PLR0913  # what can be otherwise
+async def a_site(  # what can be otherwise
     url: str,
     *,
     role: Role = Role.ADMIN,
@@ -96,10 +96,12 @@ async def a_site(  # noqa: PLR0913  # what can be otherwise
     clock = ManualClock()
     database = await Database.open(url)
     store = Store(database, Router(dict.fromkeys((ENDPOINT,), FOR_PROGRAMS)), clock)
+    await store.watches.begin(WATCH, now=at(0))
     asked: list[tuple[str, Any]] = []
-    dead = {one.endpoint: one.count for one in await store.views.outbox() if one.state == "dead"}
 
     async def rows() -> list[dict[str, Any]]:
+        owed = await store.views.outbox()
+        dead = {one.endpoint: one.count for one in owed if one.state == "dead"}
         return [
             {
                 "endpoint": name, "type": "webhook", "url": "https://receiver.test/…",

@@ -63,7 +63,7 @@ class Stay:
 def throughput(hours: Sequence[Hour]) -> Svg:
     """What ended in each hour, as bars of all statuses one upon the other."""
     totals = [sum(one.ended.values()) for one in hours]
-    most, ticks = _scale(max(totals, default=0))
+    most, ticks = scale(max(totals, default=0))
     marks = list(_grid(ticks, most, [f"{one:g}" for one in ticks]))
     step = (100 - LEFT) / max(1, len(hours))
     for place, hour in enumerate(hours):
@@ -119,7 +119,7 @@ def durations(dots: Sequence[Dot], median: float | None) -> Svg:
 def latencies(seconds: Sequence[float], median: float | None, p95: float | None) -> Svg:
     """How many deliveries took how long, from the observation to the receipt."""
     counts = counted(seconds)
-    most, ticks = _scale(max((count for _, count in counts), default=0))
+    most, ticks = scale(max((count for _, count in counts), default=0))
     marks = list(_grid(ticks, most, [f"{one:g}" for one in ticks]))
     step = (100 - LEFT) / len(counts)
     for place, (label, count) in enumerate(counts):
@@ -244,7 +244,7 @@ class _Place:
             self._low, self._high = math.log(least * 0.8), math.log(longest * 1.2)
             self.ticks = _powers(least, longest)
         else:
-            top, self.ticks = _scale(longest, units=True)
+            top, self.ticks = scale(longest, units=True)
             self._low, self._high = 0.0, top
 
     def y(self, seconds: float) -> float:
@@ -257,8 +257,8 @@ _STEPS: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 
                  43_200, 86_400)  # fmt: skip
 
 
-def _scale(largest: float, *, units: bool = False) -> tuple[float, list[float]]:
-    """The top of an axis from 0 on, and its two or three ticks at round values.
+def scale(largest: float, *, units: bool = False) -> tuple[float, list[float]]:
+    """The top of an axis from 0 on, and its one to three ticks at round values.
 
     With ``units`` these are seconds, and round is what is so in minutes and hours.
     """
