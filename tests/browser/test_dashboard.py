@@ -46,6 +46,33 @@ async def path_of(place: Place, page: str) -> str:
     return {"overview": "/", "no-match": "/batches?text=nothing-like-it"}.get(page, f"/{page}")
 
 
+PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "overview": ("overview", {"color_scheme": "light"}),
+    "overview-dark": ("overview", {"color_scheme": "dark"}),
+    "batches": ("batches", {"color_scheme": "light"}),
+    "batch": ("active", {"color_scheme": "light"}),
+    "batch-dark": ("batch", {"color_scheme": "dark"}),
+    "deliveries": ("deliveries", {"color_scheme": "light"}),
+    "delivery": ("delivery", {"color_scheme": "light"}),
+    "endpoints": ("endpoints", {"color_scheme": "light"}),
+    "watches": ("watches", {"color_scheme": "dark"}),
+    "phone": ("overview", {"color_scheme": "dark", "viewport": PHONE}),
+}
+
+
+async def test_the_documents_have_their_pictures(
+    browser: Browser, place: Place, pictures: Path | None
+) -> None:
+    """Only when they are asked for: a test run changes no files."""
+    if pictures is None:
+        pytest.skip("BATCHWATCH_SCREENSHOTS names no folder for pictures")
+    for name, (page, more) in PICTURES.items():
+        async with looking(browser, place.url, **{"viewport": DESK} | more) as look:
+            await look.open(await path_of(place, page))
+            await look.is_live()
+            await look.page.screenshot(path=pictures / f"{name}.png", animations="disabled")
+
+
 @pytest.mark.parametrize("page", PAGES)
 async def test_each_page_is_for_everybody(browser: Browser, place: Place, page: str) -> None:
     """In both themes and on a phone: no violation, nothing too wide, no complaint."""
@@ -221,30 +248,3 @@ async def test_nothing_jumps_while_the_page_loads(browser: Browser, place: Place
         await look.is_live()
 
         assert await look.page.evaluate("window.shift") < 0.01
-
-
-PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
-    "overview": ("overview", {"color_scheme": "light"}),
-    "overview-dark": ("overview", {"color_scheme": "dark"}),
-    "batches": ("batches", {"color_scheme": "light"}),
-    "batch": ("active", {"color_scheme": "light"}),
-    "batch-dark": ("batch", {"color_scheme": "dark"}),
-    "deliveries": ("deliveries", {"color_scheme": "light"}),
-    "delivery": ("delivery", {"color_scheme": "light"}),
-    "endpoints": ("endpoints", {"color_scheme": "light"}),
-    "watches": ("watches", {"color_scheme": "dark"}),
-    "phone": ("overview", {"color_scheme": "dark", "viewport": PHONE}),
-}
-
-
-async def test_the_documents_have_their_pictures(
-    browser: Browser, place: Place, pictures: Path | None
-) -> None:
-    """Only when they are asked for: a test run changes no files."""
-    if pictures is None:
-        pytest.skip("BATCHWATCH_SCREENSHOTS names no folder for pictures")
-    for name, (page, more) in PICTURES.items():
-        async with looking(browser, place.url, **{"viewport": DESK} | more) as look:
-            await look.open(await path_of(place, page))
-            await look.is_live()
-            await look.page.screenshot(path=pictures / f"{name}.png", animations="disabled")

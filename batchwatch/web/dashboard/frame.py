@@ -72,8 +72,8 @@ class Frame:
             asset=self.asset,
             prefix=self.prefix,
             theme=theme if theme in THEMES else "",
-            path=self._below(request.path),
-            address=self._below(request.path_qs),
+            path=self._below(request.rel_url.raw_path),
+            address=self._below(request.rel_url.raw_path_qs),
             may_act=visitor is not None and visitor.role >= Role.ADMIN,
             may_read=visitor is not None and visitor.role >= Role.READ,
             signed_in=getattr(visitor, "signed_in", False),
@@ -90,8 +90,9 @@ class Frame:
 
     def _below(self, path: str) -> str:
         """A path without the prefix, whether or not the proxy has taken it away already."""
-        has_it = self.prefix and path.startswith(f"{self.prefix}/")
-        return path.removeprefix(self.prefix) if has_it else path
+        if self.prefix and path.startswith(f"{self.prefix}/"):
+            path = path.removeprefix(self.prefix)
+        return "/" + path.lstrip("/")  # two slashes would lead to another host
 
     @cached_property
     def _environment(self) -> Environment:

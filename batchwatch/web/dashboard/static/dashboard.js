@@ -74,6 +74,7 @@
   const lives = document.querySelectorAll("[data-live]");
   const feed = document.getElementById("feed");
   const SHORTEST = 1000; // ms between two looks
+  const LONGER = 5000; // ms until one that failed is tried again
   let due = false; // something has changed since the last look
   let looking = false;
   let connected = false;
@@ -98,39 +99,44 @@
     looking = true;
     due = false;
     const begun = performance.now();
+    let pause = SHORTEST;
     try {
       const answer = await fetch(location.href, {
         headers: { "X-Requested-With": "live", Accept: "text/html" },
       });
-      if (answer.redirected && new URL(answer.url).pathname !== location.pathname) {
+      if (answer.status === 401 || (answer.redirected && new URL(answer.url).pathname !== location.pathname)) {
         location.reload(); // the session is over
         return;
       }
-      if (answer.ok && !isEditing()) {
-        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-        for (const node of document.querySelectorAll("[data-live]")) {
+      const text = await answer.text();
+      if (answer.status >= 500) {
+        due = true;
+        pause = LONGER;
+      } else if (isEditing()) {
+        due = true;
+      } else if (answer.ok) {
+        const page = new DOMParser().parseFromString(text, "text/html");
+        for (const node of lives) {
           const fresh = page.getElementById(node.id);
           if (fresh) morph(node, fresh);
         }
         tellTheTime();
-      } else {
-        due = true;
       }
     } catch {
-      due = true; // the feed says when it is there again
+      due = true;
+      pause = LONGER;
     }
     // A page that takes long to make is asked for less often.
-    const took = performance.now() - begun;
     setTimeout(() => {
       looking = false;
       look();
-    }, Math.max(SHORTEST, 5 * took));
+    }, Math.max(pause, 5 * (performance.now() - begun)));
   };
 
-  if (lives.length) {
+  const listen = () => {
     const source = new EventSource(`${root}/live`);
     source.onopen = () => {
-      due = due || feed?.dataset.state === "again"; // who was away has missed something
+      due = true; // something may have changed since the page was made, and nobody heard it
       connected = true;
       look();
     };
@@ -141,8 +147,13 @@
     source.onerror = () => {
       connected = false;
       show();
+      if (source.readyState === EventSource.CLOSED) setTimeout(listen, LONGER); // it was refused
     };
-    addEventListener("pagehide", () => source.close());
+    addEventListener("pagehide", () => source.close(), { once: true });
+  };
+
+  if (lives.length) {
+    listen();
     addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
     document.addEventListener("visibilitychange", look);
     document.addEventListener("focusout", () => setTimeout(look));
