@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -253,4 +252,3 @@ async def paint(url: str, scene: Scene, *, now: datetime) -> None:
         await Scenery(store, clock, scene, start=start).live()
     finally:
         await database.close()
-        await asyncio.sleep(0)

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import re
+import subprocess
+import sys
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -495,3 +497,28 @@ async def test_who_may_not_read_learns_how_to_log_in(url: str) -> None:
 
     assert 'href="/login?next=%2F"' in text
     assert "Finished today" not in text
+
+
+def test_what_makes_pages_is_loaded_when_somebody_looks() -> None:
+    """A daemon that nobody looks at starts without it."""
+    loads = "import sys, batchwatch.daemon; print('jinja2' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", loads], capture_output=True, check=True)
+
+    assert b"False" == found.stdout.strip()
+
+
+async def test_no_path_makes_a_link_to_another_host(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two slashes at its beginning would."""
+
+    def broken(*_args: object, **_more: object) -> None:
+        raise StoreError("the disk is gone")
+
+    async with a_site(url) as site:
+        monkeypatch.setattr(site.store.pages, "batches", broken)
+        text = await (await site.http.get(f"{site.url}//evil.test/x", headers=HTML)).text()
+        later = await site.page("/batches?text=a%22b", status=503)
+
+    assert 'href="//' not in text
+    assert 'href="/batches?text=a%22b">Try again' in later

@@ -161,9 +161,11 @@
     say(feed.querySelector(".word"), "nothing here changes");
   }
 
-  const nav = document.querySelector(".side nav");
-  const current = nav?.querySelector("[aria-current]");
-  if (current) nav.scrollLeft = current.offsetLeft - (nav.clientWidth - current.offsetWidth) / 2;
+  // On a narrow window, what is chosen is not left outside of it.
+  for (const row of document.querySelectorAll(".side nav, .tabs")) {
+    const current = row.querySelector("[aria-current]");
+    if (current) row.scrollLeft = current.offsetLeft - row.offsetLeft - (row.clientWidth - current.offsetWidth) / 2;
+  }
 
   setInterval(() => { if (!document.hidden) tellTheTime(); }, 1000);
 
