@@ -90,7 +90,7 @@ class Frame:
 
     def _below(self, path: str) -> str:
         """A path without the prefix, whether or not the proxy has taken it away already."""
-        if self.prefix and path.startswith(f"{self.prefix}/"):
+        if self.prefix and (path + "/").startswith(f"{self.prefix}/"):
             path = path.removeprefix(self.prefix)
         return "/" + path.lstrip("/")  # two slashes would lead to another host
 
