@@ -86,9 +86,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
 
         store = Store(database, router_of(settings), clock, traces=traces)
         leases = leases_of(database)
-        if leases is None:
-            # The store is ours alone: whoever held deliveries is gone.
-            await store.outbox.recover()
+        await _take_over(store, leases)
 
         connections = await stack.enter_async_context(Connections(clock))
         endpoints = [
@@ -236,6 +234,14 @@ def _makers(  # noqa: PLR0913  # all that a watch takes
     return {
         WatchName(name): partial(make, number, name) for number, name in enumerate(settings.watches)
     }
+
+
+async def _take_over(store: Store, leases: Leases | None) -> None:
+    """What is in flight belongs to whoever is gone, if the store is ours alone."""
+    if leases is None:
+        await store.outbox.recover()
+    else:
+        store.outbox.replica = leases.replica
 
 
 def leases_of(database: Database) -> Leases | None:

@@ -10,6 +10,7 @@ from batchwatch.domain.batch import EndpointName
 from batchwatch.parts import doors_of
 from batchwatch.web.access import Access
 from batchwatch.web.api.interface import Api
+from batchwatch.web.dashboard.pages import Dashboard
 from batchwatch.web.feed import Feed
 from batchwatch.web.health import Health
 from batchwatch.web.hooks import Hooks
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from batchwatch.store import Store
     from batchwatch.watching.watcher import Watcher
     from batchwatch.web.health import Troubles
-    from batchwatch.web.route import Route
 
 
 def site(  # noqa: PLR0913  # the parts that the web speaks to
@@ -60,9 +60,26 @@ def site(  # noqa: PLR0913  # the parts that the web speaks to
         troubles=troubles,
         stopping=stopping,
     )
-    routes = routes_of(live, settings, want=want, metrics=metrics, keys=keys, access=access)
-    listen = settings.listen
-    return serve(listen.host, listen.port, routes, access=access, metrics=metrics)
+    prefix = settings.path_prefix or ""
+    feed = Feed(live)
+    api = Api(live, besides=[feed.operation], prefix=prefix)
+    dashboard = Dashboard(live, api, prefix=prefix)
+    parts = (
+        Health(metrics=metrics, troubles=troubles, keys=keys, for_people=dashboard.overview),
+        Hooks(doors_of(settings, want), hints=store.hints, clock=clock, metrics=metrics),
+        Login(access, render=dashboard.render_login, clock=clock),
+        feed,
+        api,
+        dashboard,
+    )
+    return serve(
+        settings.listen.host,
+        settings.listen.port,
+        [route for part in parts for route in part.routes()],
+        access=access,
+        metrics=metrics,
+        explain=dashboard.explain,
+    )
 
 
 def live_of(  # noqa: PLR0913  # the parts that the web speaks to
@@ -117,27 +134,6 @@ def live_of(  # noqa: PLR0913  # the parts that the web speaks to
         test=desk.test,
         poll=lambda name: _poll(watchers, name),
     )
-
-
-def routes_of(
-    live: Live,
-    settings: Settings,
-    *,
-    want: Callable[[WatchName, BatchId, Status | None], None],
-    metrics: Metrics,
-    keys: Callable[[], Sequence[Mapping[str, str | None]]],
-    access: Access,
-) -> list[Route]:
-    """All that is served."""
-    hooks = Hooks(
-        doors_of(settings, want), hints=live.store.hints, clock=live.clock, metrics=metrics
-    )
-    health = Health(metrics=metrics, troubles=live.troubles, keys=keys)
-    feed = Feed(live)
-    api = Api(live, besides=[feed.operation], prefix=settings.path_prefix or "")
-    login = Login(access, clock=live.clock)
-    parts = (health, hooks, login, feed, api)
-    return [route for part in parts for route in part.routes()]
 
 
 def access_of(settings: Settings, *, clock: Clock) -> Access:

@@ -24,6 +24,7 @@ def what_to_try(stage: Stage) -> Iterator[Text]:
     upstream = stage.upstream_url
     yield Text("Everything is still up; Ctrl-C ends it and removes its folder.", "bold")
     yield _row("simulator", f"{upstream}   key {stage.api_key}")
+    yield _row("dashboard", stage.daemon_url)
     yield _row("daemon", f"{stage.daemon_url}/readyz   and /metrics")
     yield _row("store", str(stage.folder))
     yield Text()

@@ -54,6 +54,7 @@ T = TypeVar("T")
 
 CHANNEL: Final = "batchwatch"  # of PostgreSQL's notifications
 _TURN: Final = 0x62617463  # the lock of whoever writes events
+_SCHEMA: Final = 0x62617464  # and of whoever changes the tables
 _BUSY_TIMEOUT: Final = 5_000  # ms to wait for another process, such as a backup
 
 _PRAGMAS: Final = (
@@ -413,12 +414,33 @@ class Database:
         takes longer than all else at the start.
         """
         async with self.read() as connection:
-            tables = await connection.run_sync(lambda sync: sa.inspect(sync).get_table_names())
-            found = None
-            if "alembic_version" in tables:
-                found = await connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
-        if found == schema.HEAD:
-            return
+            if await self._found(connection) == schema.HEAD:
+                return
+        if not may_write:
+            raise SchemaTooOld(f"{self.where}: its schema is not up to date; start the daemon once")
+        async with self.write() as connection:
+            if self.is_shared:  # those that start at the same time find it done
+                await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA)))
+            found = await self._found(connection)
+            if found is None:
+                await connection.run_sync(schema.metadata.create_all)
+                await connection.execute(
+                    sa.text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+                )
+                await connection.execute(
+                    sa.text("INSERT INTO alembic_version VALUES (:head)"), {"head": schema.HEAD}
+                )
+            elif found != schema.HEAD:
+                from batchwatch.store.migrations import upgrade  # noqa: PLC0415  # slow to import, and rare
+
+                await connection.run_sync(upgrade)
+
+    async def _found(self, connection: AsyncConnection) -> str | None:
+        """The version of the schema that is there; None if nothing is. Raises StoreError."""
+        tables = await connection.run_sync(lambda sync: sa.inspect(sync).get_table_names())
+        found: str | None = None
+        if "alembic_version" in tables:
+            found = await connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
         if found is not None and found > schema.HEAD:
             raise SchemaTooNew(
                 f"{self.where}: its schema is {found}, this batchwatch knows {schema.HEAD}: "
@@ -428,22 +450,7 @@ class Database:
             raise StoreUnusable(
                 f"{self.where}: this is a database of something else; name another one"
             )
-        if not may_write:
-            raise SchemaTooOld(f"{self.where}: its schema is not up to date; start the daemon once")
-        if found is None:
-            async with self.write() as connection:
-                await connection.run_sync(schema.metadata.create_all)
-                await connection.execute(
-                    sa.text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
-                )
-                await connection.execute(
-                    sa.text("INSERT INTO alembic_version VALUES (:head)"), {"head": schema.HEAD}
-                )
-            return
-        from batchwatch.store.migrations import upgrade  # noqa: PLC0415  # slow to import, and rare
-
-        async with self.write() as connection:
-            await connection.run_sync(upgrade)
+        return found
 
 
 def _plain(how: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from batchwatch.domain.batch import BatchId, EndpointName, EventId
 from batchwatch.domain.delivery import JITTER, Claimed, DeliveryId, State
 from batchwatch.domain.delivery import OPEN as STILL_OPEN
 from batchwatch.store.engine import unbroken
-from batchwatch.store.schema import OPEN, attempts, deliveries, events, to_micros
+from batchwatch.store.leases import LIFE
+from batchwatch.store.schema import OPEN, attempts, deliveries, events, replicas, to_micros
 from batchwatch.traces import OFF
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Outbox:
         self._clock = clock
         self._beside = beside  # a daemon, by a command: what it makes due is due by any clock
         self._signals: defaultdict[EndpointName, asyncio.Event] = defaultdict(asyncio.Event)
+        self.replica: str | None = None  # that claims, where there are several
         self._listeners: set[asyncio.Event] = set()
         self.traces = traces
         self._statements = _Statements(database, traced=traces.is_on)
@@ -165,7 +167,13 @@ class Outbox:
         a trace: what was in flight is tried again once its lease is over.
         """
         now = self._clock.steady()
-        parameters = {"whose": endpoint, "now": now, "limit": limit, "until": now + lease}
+        parameters = {
+            "whose": endpoint,
+            "now": now,
+            "limit": limit,
+            "until": now + lease,
+            "replica": self.replica,
+        }
         async with self._database.write_one() as connection:
             found = (await connection.execute(self._statements.claim, parameters)).all()
         found = sorted(found, key=lambda row: (row.due_at, row.id))  # they come in any order
@@ -431,6 +439,7 @@ class _Statements:
             .values(
                 state=State.IN_FLIGHT.value,
                 leased_until=sa.bindparam("until", type_=deliveries.c.leased_until.type),
+                holder=sa.bindparam("replica", type_=sa.Text),
             )
             .returning(
                 deliveries.c.id,
@@ -457,8 +466,11 @@ class _Statements:
         )
         self.in_flight = sa.select(deliveries.c.id).where(sa.text("state = 'in_flight'"))
         held = sa.select(sa.cast(database.values("ids").c.value, deliveries.c.id.type))
+        alive = sa.select(replicas.c.id).where(replicas.c.seen_at >= database.now(ahead=-LIFE))
         self.lost = self.in_flight.where(
-            deliveries.c.leased_until < now, deliveries.c.id.not_in(held)
+            # A replica that is gone will not come back for them; of others it is known too late.
+            (deliveries.c.leased_until < now) | deliveries.c.holder.not_in(alive),
+            deliveries.c.id.not_in(held),
         )
         latest = sa.bindparam("now_micros", type_=sa.BigInteger) + sa.cast(
             deliveries.c.paused_for * (1_000_000 * (1 + JITTER)), sa.BigInteger

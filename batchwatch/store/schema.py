@@ -299,6 +299,7 @@ deliveries: Final = sa.Table(
     sa.Column("due_at", Moment, nullable=False),  # steady, as are the next two
     sa.Column("paused_for", sa.Float, nullable=False, server_default="0"),  # seconds, until due_at
     sa.Column("leased_until", Moment),
+    sa.Column("holder", sa.Text),  # the replica that has it in flight, where there are several
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("settled_at", Moment),
     sa.Column("reason", sa.Text),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from batchwatch.metrics import Metrics
+    from batchwatch.web.route import Handler
 
 KEYS_PATH: Final = "/.well-known/webhook-keys"
 
@@ -56,7 +57,10 @@ class Health:
         metrics: Metrics,
         troubles: Callable[[], Awaitable[Troubles]],
         keys: Callable[[], Sequence[Mapping[str, str | None]]],
+        for_people: Handler | None = None,
     ) -> None:
+        """``for_people`` answers browsers at ``/``."""
+        self._for_people = for_people
         self._metrics = metrics
         self._troubles = troubles
         self._keys = keys
@@ -64,15 +68,17 @@ class Health:
     def routes(self) -> list[Route]:
         """What is to be served."""
         return [
-            Route("GET", "/", self.overview, Role.NONE),
+            Route("GET", "/", self.overview, Role.NONE, page=True),
             Route("GET", "/livez", self.livez, Role.NONE),
             Route("GET", "/readyz", self.readyz, Role.NONE),
             Route("GET", "/metrics", self.exposition),
             Route("GET", KEYS_PATH, self.public_keys, Role.NONE),
         ]
 
-    async def overview(self, _request: web.Request) -> web.Response:
-        """What there is."""
+    async def overview(self, request: web.Request) -> web.StreamResponse:
+        """What there is; to a browser, how it is."""
+        if self._for_people is not None and "text/html" in request.headers.get("Accept", ""):
+            return await self._for_people(request)
         # The process is for `check`, which must tell its own daemon's port from anybody's.
         return line({"batchwatch": __version__, "process": os.getpid(), "paths": PATHS})
 

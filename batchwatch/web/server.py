@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from batchwatch.metrics import Metrics
     from batchwatch.web.access import Access
-    from batchwatch.web.route import Route
+    from batchwatch.web.route import Explain, Route
 
 log = get_logger()
 
@@ -38,14 +38,22 @@ class ListenError(Exception):
 
 @asynccontextmanager
 async def serve(
-    host: str, port: int, routes: Iterable[Route], *, access: Access, metrics: Metrics
+    host: str,
+    port: int,
+    routes: Iterable[Route],
+    *,
+    access: Access,
+    metrics: Metrics,
+    explain: Explain | None = None,
 ) -> AsyncIterator[str]:
     """Listen for as long as the context is held; gives the URL, with the true port.
+
+    ``explain`` says to a person what went wrong, in HTML.
 
     Raises :class:`ListenError`.
     """
     app = web.Application(client_max_size=LARGEST_BODY)
-    border = Border(mount(app, routes, prefix=access.prefix), access=access)
+    border = Border(mount(app, routes, prefix=access.prefix), access=access, explain=explain)
     app.middlewares.extend([measured(metrics), border.cross])
     app.on_response_prepare.append(border.dress)
     runner = web.AppRunner(

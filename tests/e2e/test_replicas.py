@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
@@ -16,8 +15,11 @@ from tests.support.postgres import a_database, a_server
 from tests.support.receiver import Receiver
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    import asyncio
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
+
+    from tests.support.receiver import Received
 
 ENDS = {"batch.completed", "batch.failed", "batch.cancelled"}
 
@@ -32,6 +34,10 @@ def postgres() -> Iterator[str]:
 async def shared(postgres: str) -> AsyncIterator[str]:
     async for url in a_database(postgres):
         yield url
+
+
+def at_least(count: int) -> Callable[[list[Received]], bool]:
+    return lambda got: len(got) >= count
 
 
 @pytest.mark.timeout(120)
@@ -52,7 +58,7 @@ async def test_replicas_that_are_killed_lose_nothing(tmp_path: Path, shared: str
 
         running = [await start(number) for number in range(3)]
         for number in range(3, 6):
-            await receiver.until(lambda got, least=number: len(got) >= 12 * (least - 2))
+            await receiver.until(at_least(12 * (number - 2)))
             victim = running.pop(dice.randrange(len(running)))
             victim.kill()
             running.append(await start(number))

@@ -17,7 +17,7 @@ from batchwatch.web.problem import Problem
 from batchwatch.web.route import Role, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 BASE: Final = "/api/v1"
 PATIENCE: Final = 10.0  # seconds for a body to come
@@ -49,6 +49,7 @@ class Asked:
 
 S = TypeVar("S", bound=msgspec.Struct)
 Handler = Callable[..., Awaitable[Any]]
+H = TypeVar("H", bound=Handler)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +73,7 @@ class Operation:
 
     def route(self) -> Route:
         """The same, to be served."""
-        path = re.sub(
-            r"{(\w+)}", lambda name: f"{{{name[1]}:{IN_PATH.get(name[1], '[^/]+')}}}", self.path
-        )
-        return Route(self.method, BASE + path, self.take, self.role)
+        return Route(self.method, BASE + strict(self.path), self.take, self.role)
 
     async def take(self, request: web.Request) -> web.Response:
         """Read what is asked, have it answered, write the answer."""
@@ -102,6 +100,11 @@ class Operation:
         return body
 
 
+def strict(path: str) -> str:
+    """``path`` for the router, which then takes no name for an id."""
+    return re.sub(r"{(\w+)}", lambda name: f"{{{name[1]}:{IN_PATH.get(name[1], '[^/]+')}}}", path)
+
+
 def given(struct: msgspec.Struct) -> dict[str, Any]:
     """The fields of a query or body that were given, or have a default."""
     return {
@@ -118,6 +121,11 @@ def read_query(request: web.Request, kind: type[S]) -> S:
     query = request.query
     if repeated := [name for name in query if len(query.getall(name)) > 1]:
         raise Problem(400, f"{repeated[0]} is given more than once")
+    return query_of(dict(query), kind)
+
+
+def query_of(query: Mapping[str, str], kind: type[S]) -> S:
+    """The same from names and texts."""
     for name in _moments(kind):
         if name in query and not _IS_MOMENT.match(query[name]):
             wanted = f"parameter {name}: Expected a time such as {_A_MOMENT}"
@@ -150,14 +158,14 @@ def operation(  # noqa: PLR0913  # what one says of an operation
     body: Any = None,
     status: int = 200,
     finds: bool = False,
-) -> Callable[[Handler], Handler]:
+) -> Callable[[H], H]:
     """Mark a method of a class as an operation.
 
     Its first argument is the query, a Struct, and what it returns is the
     answer; its docstring says what it does, the first line in short.
     """
 
-    def mark(handler: Handler) -> Handler:
+    def mark(handler: H) -> H:
         handler.operation = (method, path, tag, role, body, status, finds)  # type: ignore[attr-defined]  # read back below
         return handler
 

@@ -28,6 +28,7 @@ def upgrade() -> None:
         sa.Column("seen_at", MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_replicas"),
     )
+    op.add_column("deliveries", sa.Column("holder", sa.Text(), nullable=True))
     op.create_table(
         "leases",
         sa.Column("watch", sa.Text(), nullable=False),
