@@ -153,6 +153,15 @@ async def test_a_daemon_is_ready_after_its_first_poll_and_not_while_upstream_ref
     assert "llx-simulator" not in text
 
 
+@pytest.mark.parametrize("version", ["zzz", "1.", "1.x.0"])
+async def test_a_version_of_metrics_that_is_none_is_taken_for_none(version: str) -> None:
+    """And is no bug of ours with a traceback."""
+    headers = {"Accept": f"application/openmetrics-text; version={version}"}
+    async with served() as site, site.http.get("/metrics", headers=headers) as answer:
+        assert HTTPStatus.OK == answer.status
+        assert "batchwatch_delivery_attempts" in await answer.text()
+
+
 @pytest.mark.parametrize("accept", ["", "text/plain", "application/openmetrics-text"])
 async def test_metrics_can_be_read_by_prometheus(accept: str) -> None:
     """In both of its formats, judged by its own parsers."""
