@@ -168,6 +168,20 @@ async def test_who_pulls_gets_every_event_once_in_order(tmp_path: Path) -> None:
     assert 60 < len(pulled) == len({one["id"] for one in pulled})
 
 
+async def test_a_listener_that_remembers_a_lost_store_hears_what_is_new(tmp_path: Path) -> None:
+    """Its last id may be far beyond the end; it does not wait until the new store gets there."""
+    beyond = {"Last-Event-ID": "999999999"}
+    async with site(tmp_path) as (_, http):
+        async with http.get("/api/v1/events/stream", headers=beyond) as stream:
+            await stream.content.readuntil(b"retry: 2000\n\n")
+            async with http.post("/api/v1/endpoints/gone/disable") as answer:
+                assert 200 == answer.status
+            async with asyncio.timeout(10):
+                heard = await stream.content.readuntil(b"endpoint.disabled")
+
+    assert b"id: " in heard
+
+
 async def test_what_has_not_changed_is_not_sent_again(tmp_path: Path) -> None:
     """By its ETag."""
     async with site(tmp_path) as (_, http):
