@@ -120,6 +120,7 @@ class Feed:
         with self._live.listening() as heard:
             while True:
                 heard.clear()
+                end = await self._live.store.pages.last_event()
                 page = await self._live.store.pages.events(wanted, after=place, limit=PAGE)
                 for row in page.rows:
                     place = (row["seq"],)
@@ -131,6 +132,7 @@ class Feed:
                         yield f"id: {place[0]}\n\n".encode()
                     said = clock.monotonic()
                     continue
+                place = max(place, (end,))  # what does not match is looked at once as well
                 if page.rows:
                     said = clock.monotonic()
                 await clock.wait(heard, ELSEWHERE)
