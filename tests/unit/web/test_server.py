@@ -23,6 +23,7 @@ from structlog.testing import capture_logs
 from batchwatch import __version__
 from batchwatch.metrics import Metrics
 from batchwatch.simulator import Simulator, Switch
+from batchwatch.web import server
 from batchwatch.web.access import Access
 from batchwatch.web.health import Health, Troubles
 from batchwatch.web.server import ListenError, serve
@@ -98,6 +99,26 @@ async def test_who_is_ready_says_what_ails_all_the_same() -> None:
         site.http.get("/readyz") as got,
     ):
         assert (200, {"ready": True, "troubles": ailing}) == (got.status, await got.json())
+
+
+async def test_who_holds_connections_without_a_word_does_not_take_our_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One too many is refused, told once, and there is room again when one has gone."""
+    monkeypatch.setattr(server, "CONNECTIONS", 2)
+    with capture_logs() as logs:
+        async with served() as site, asyncio.timeout(10):
+            mute = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(2)]
+            for _ in range(2):
+                reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+                assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+                writer.close()
+            mute[0][1].close()
+            while (await site.asked("/livez"))[0] != HTTPStatus.OK:
+                pass
+            mute[1][1].close()
+
+    assert [("connections.refused", 2)] == [(one["event"], one["limit"]) for one in logs]
 
 
 async def test_ready_is_who_has_no_trouble() -> None:
