@@ -98,12 +98,13 @@ class Feed:
         """Every event that matches, from where the asker was on."""
         fields = given(read_query(request, Query))
         after = fields.pop("after", None)
-        if last := request.headers.get("Last-Event-ID", "").strip():
-            if not re.fullmatch("[0-9]{1,18}", last):
+        if seen := request.headers.get("Last-Event-ID", "").strip():
+            if not re.fullmatch("[0-9]{1,18}", seen):
                 raise Problem(400, "Last-Event-ID: give the id of an event of this stream")
-            after = int(last)
-        if after is None:
-            after = await self._live.store.pages.last_event()
+            after = int(seen)
+        last = await self._live.store.pages.last_event()
+        # What is beyond the end is a place in a store that was lost; nothing would come for long.
+        after = last if after is None else min(after, last)
         wanted = WantedEvents(**fields, oldest_first=True)
         return await self._stream(request, self._since(after, wanted))
 
@@ -119,6 +120,7 @@ class Feed:
         with self._live.listening() as heard:
             while True:
                 heard.clear()
+                end = await self._live.store.pages.last_event()
                 page = await self._live.store.pages.events(wanted, after=place, limit=PAGE)
                 for row in page.rows:
                     place = (row["seq"],)
@@ -130,6 +132,7 @@ class Feed:
                         yield f"id: {place[0]}\n\n".encode()
                     said = clock.monotonic()
                     continue
+                place = max(place, (end,))  # what does not match is looked at once as well
                 if page.rows:
                     said = clock.monotonic()
                 await clock.wait(heard, ELSEWHERE)
