@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
@@ -22,7 +23,7 @@ from batchwatch.web.problem import Problem
 from batchwatch.web.route import Role, Route
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from batchwatch.store.pages import Key
     from batchwatch.web.live import Live
@@ -112,7 +113,7 @@ class Feed:
         """A word whenever anything has changed, once a second at most: pages are shown anew."""
         return await self._stream(request, self._ticks())
 
-    async def _since(self, after: int, wanted: WantedEvents) -> AsyncIterator[bytes]:
+    async def _since(self, after: int, wanted: WantedEvents) -> AsyncGenerator[bytes]:
         """The stream's text from ``after`` on; it has no end."""
         place: Key = (after,)
         clock = self._live.clock
@@ -140,7 +141,7 @@ class Feed:
                     said = clock.monotonic()
                     yield b": still here\n\n"
 
-    async def _ticks(self) -> AsyncIterator[bytes]:
+    async def _ticks(self) -> AsyncGenerator[bytes]:
         clock = self._live.clock
         with self._live.listening() as heard:
             while True:
@@ -152,7 +153,7 @@ class Feed:
                     yield b": still here\n\n"
 
     async def _stream(
-        self, request: web.Request, texts: AsyncIterator[bytes]
+        self, request: web.Request, texts: AsyncGenerator[bytes]
     ) -> web.StreamResponse:
         """Send ``texts`` until the asker leaves, the daemon stops, or it has lasted an hour."""
         response = web.StreamResponse(
@@ -185,9 +186,10 @@ class Feed:
         return response
 
 
-async def _send(response: web.StreamResponse, texts: AsyncIterator[bytes]) -> None:
+async def _send(response: web.StreamResponse, texts: AsyncGenerator[bytes]) -> None:
     try:
-        async for text in texts:
-            await response.write(text)
+        async with aclosing(texts):  # so that it listens no longer, at once
+            async for text in texts:
+                await response.write(text)
     except (ConnectionError, StoreError):
         return  # who asked has gone, or comes again when the store is well
