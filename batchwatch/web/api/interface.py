@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import web
 
-from batchwatch.web.api import openapi
+from batchwatch.domain.event import EVENT_TYPES
+from batchwatch.web.api import asyncapi, openapi
 from batchwatch.web.api.batches import Batches
 from batchwatch.web.api.events import Events
-from batchwatch.web.api.operation import operations_of
+from batchwatch.web.api.operation import BASE, operations_of
 from batchwatch.web.api.running import Running
+from batchwatch.web.api.schemas import schema_of
+from batchwatch.web.problem import Problem
 from batchwatch.web.route import Role, Route
 
 if TYPE_CHECKING:
@@ -40,6 +43,8 @@ class Api:
         return [
             *(one.route() for one in self._operations),
             Route("GET", openapi.PATH, self._openapi, Role.NONE),
+            Route("GET", asyncapi.PATH, self._asyncapi, Role.NONE),
+            Route("GET", f"{BASE}/schemas/{{type}}", self._schema, Role.NONE),
         ]
 
     @property
@@ -47,7 +52,19 @@ class Api:
         """The OpenAPI document."""
         return openapi.document([*self._operations, *self._besides], prefix=self._prefix)
 
+    async def _asyncapi(self, _request: web.Request) -> web.Response:
+        return _json(asyncapi.document(prefix=self._prefix))
+
+    async def _schema(self, request: web.Request) -> web.Response:
+        """The JSON Schema of one type of event, for those who check what they receive."""
+        type_ = request.match_info["type"]
+        if type_ not in EVENT_TYPES:
+            raise Problem(404, f"there is no event {type_}; there are: {', '.join(EVENT_TYPES)}")
+        return _json(schema_of(type_), content_type="application/schema+json")
+
     async def _openapi(self, _request: web.Request) -> web.Response:
-        return web.Response(
-            body=msgspec.json.encode(self.document), content_type="application/json"
-        )
+        return _json(self.document)
+
+
+def _json(document: dict[str, Any], *, content_type: str = "application/json") -> web.Response:
+    return web.Response(body=msgspec.json.encode(document), content_type=content_type)
