@@ -34,6 +34,7 @@ STREAMS: Final = 100  # open at once
 PAGE: Final = 100  # events that are read at once
 SIGN_OF_LIFE: Final = 15.0  # seconds without an event; proxies end what says nothing for a minute
 ELSEWHERE: Final = 2.0  # seconds between looks for what other processes have committed
+LOOK: Final = 1.0  # seconds between looks whether the asker is still there
 LONGEST: Final = 3600.0  # seconds; whoever is still there comes again
 APART: Final = 1.0  # seconds between two ticks
 RETRY: Final = 2_000  # ms until a browser that lost the connection comes again
@@ -172,17 +173,22 @@ class Feed:
             await response.write(b"retry: %d\n\n" % RETRY)
             sending = asyncio.ensure_future(_send(response, texts))
             stopping = asyncio.ensure_future(self._live.stopping.wait())
+            leaving = asyncio.ensure_future(self._left(request))
+            ends = (sending, stopping, leaving)
             try:
-                await asyncio.wait(
-                    [sending, stopping], timeout=LONGEST, return_when=asyncio.FIRST_COMPLETED
-                )
+                await asyncio.wait(ends, timeout=LONGEST, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in (sending, stopping):
+                for task in ends:
                     task.cancel()
-                await asyncio.gather(sending, stopping, return_exceptions=True)
+                await asyncio.gather(*ends, return_exceptions=True)
         finally:
             self._open -= 1
         return response
+
+    async def _left(self, request: web.Request) -> None:
+        """Return when the asker has left, of which who has nothing to say is not told."""
+        while request.transport is not None and not request.transport.is_closing():
+            await self._live.clock.sleep(LOOK)
 
 
 async def _send(response: web.StreamResponse, texts: AsyncIterator[bytes]) -> None:
