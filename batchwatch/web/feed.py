@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 from aiohttp import web
@@ -35,7 +35,7 @@ STREAMS: Final = 100  # open at once
 PAGE: Final = 100  # events that are read at once
 SIGN_OF_LIFE: Final = 15.0  # seconds without an event; proxies end what says nothing for a minute
 ELSEWHERE: Final = 2.0  # seconds between looks for what other processes have committed
-GLANCE: Final = 1.0  # seconds between looks whether the asker is still there
+LOOK: Final = 1.0  # seconds between looks whether the asker is still there
 LONGEST: Final = 3600.0  # seconds; whoever is still there comes again
 APART: Final = 1.0  # seconds between two ticks
 RETRY: Final = 2_000  # ms until a browser that lost the connection comes again
@@ -174,26 +174,22 @@ class Feed:
             await response.write(b"retry: %d\n\n" % RETRY)
             sending = asyncio.ensure_future(_send(response, texts))
             stopping = asyncio.ensure_future(self._live.stopping.wait())
+            leaving = asyncio.ensure_future(self._left(request))
+            ends = (sending, stopping, leaving)
             try:
-                await _until_over(request, sending, stopping)
+                await asyncio.wait(ends, timeout=LONGEST, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in (sending, stopping):
+                for task in ends:
                     task.cancel()
-                await asyncio.gather(sending, stopping, return_exceptions=True)
+                await asyncio.gather(*ends, return_exceptions=True)
         finally:
             self._open -= 1
         return response
 
-
-async def _until_over(request: web.Request, *ends: asyncio.Future[Any]) -> None:
-    """Return when one of ``ends`` is done, the asker has left, or it has lasted long enough.
-
-    A server that has nothing to write does not notice that nobody reads.
-    """
-    for _ in range(round(LONGEST / GLANCE)):
-        done, _ = await asyncio.wait(ends, timeout=GLANCE, return_when=asyncio.FIRST_COMPLETED)
-        if done or request.transport is None or request.transport.is_closing():
-            return
+    async def _left(self, request: web.Request) -> None:
+        """Return when the asker has left, of which who has nothing to say is not told."""
+        while request.transport is not None and not request.transport.is_closing():
+            await self._live.clock.sleep(LOOK)
 
 
 async def _send(response: web.StreamResponse, texts: AsyncGenerator[bytes]) -> None:

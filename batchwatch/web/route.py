@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
-UNREADABLE: Final = "the store cannot be read at present; the log says why"
+UNREADABLE: Final = "the store does not work at present; the log says why"
 A_BUG: Final = "a bug in batchwatch; its log has the traceback"
 
 

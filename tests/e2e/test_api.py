@@ -18,6 +18,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from batchwatch.domain.routing import FOR_PROGRAMS
 from batchwatch.simulator import Simulator
 from batchwatch.store import Pages, WantedEvents
+from batchwatch.web import feed
 from tests.support.daemon import environment, running
 from tests.support.receiver import Receiver
 from tests.unit.deliver.authority import Authority
@@ -186,6 +187,27 @@ async def test_a_listener_that_remembers_a_lost_store_hears_what_is_new(tmp_path
             heard = await stream.content.readuntil(b"endpoint.disabled")
 
     assert b"id: " in heard
+
+
+@pytest.mark.parametrize("path", ["/live", "/api/v1/events/stream"])
+async def test_who_leaves_makes_room_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Pages are left again and again; none holds its place until there is something to say."""
+    monkeypatch.setattr(feed, "STREAMS", 1)
+    async with Simulator() as sim, Receiver() as receiver:
+        port = unused_port()
+        quiet = {"BATCHWATCH_LISTEN": f"127.0.0.1:{port}", "BATCHWATCH_POLL_INTERVAL": "1h"}
+        environ = environment(sim, receiver, tmp_path, **quiet)
+        async with running(environ), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+            await sim.asked(1)
+            async with http.get(path) as first:
+                assert 200 == first.status
+            async with asyncio.timeout(feed.SIGN_OF_LIFE / 2):
+                while True:
+                    async with http.get(path) as second:
+                        if second.status == 200:
+                            break
 
 
 async def test_what_a_listener_is_not_meant_to_hear_is_looked_through_once(

@@ -145,7 +145,8 @@ async def test_there_are_so_many_streams_and_no_more(
         ):
             assert (503, "30") == (refused.status, refused.headers["Retry-After"])
         async with asyncio.timeout(10):
-            while True:  # until the server has seen that both are gone
+            while True:  # until the server has looked, and seen that both are gone
+                site.clock.advance(feed.LOOK)
                 async with site.http.get(STREAM) as answer:
                     if answer.status == 200:
                         break
@@ -162,6 +163,7 @@ async def test_who_leaves_is_no_longer_told(url: str) -> None:
             assert outbox._listeners  # noqa: SLF001  # there is no other way to see it
         async with asyncio.timeout(10):
             while outbox._listeners:  # noqa: SLF001, ASYNC110  # as above
+                site.clock.advance(feed.LOOK)
                 await asyncio.sleep(0)
 
 

@@ -486,7 +486,7 @@ async def test_while_the_store_cannot_be_read_a_page_says_that(
         monkeypatch.setattr(site.store.pages, "batches", broken)
         text = await site.page("/batches", status=503)
 
-    assert "the store cannot be read at present" in text
+    assert "the store does not work at present" in text
     assert "the disk is gone" not in text
     assert 'href="/readyz"' in text
 
