@@ -17,6 +17,7 @@ import pytest
 from batchwatch.domain.batch import COMPLETED, FAILED, RUNNING, BatchId, FileOutcome, Status
 from batchwatch.domain.delivery import Attempt, Failure, Settled, State
 from batchwatch.store import StoreError
+from batchwatch.web.access import Access
 from batchwatch.web.dashboard.export import MOST
 from batchwatch.web.health import Troubles
 from batchwatch.web.route import Role
@@ -491,13 +492,29 @@ async def test_while_the_store_cannot_be_read_a_page_says_that(
     assert 'href="/readyz"' in text
 
 
-async def test_who_may_not_read_learns_how_to_log_in(url: str) -> None:
-    """And sees nothing of what is behind it."""
-    async with a_site(url, role=Role.NONE) as site:
-        text = await site.page("/", status=401)
+async def test_who_may_not_read_is_led_to_the_login_from_the_root(url: str) -> None:
+    """And sees nothing of what is behind it; a wrong token leads nowhere."""
+    async with a_site(url, access=Access(token="0123456789abcdef")) as site:
+        async with site.http.get("/", headers=HTML, allow_redirects=False) as answer:
+            found = answer.status, answer.headers["Location"]
+        wrong = HTML | {"Authorization": "Bearer fedcba9876543210"}
+        async with site.http.get("/", headers=wrong) as answer:
+            refused, text = answer.status, await answer.text()
 
-    assert 'href="/login?next=%2F"' in text
+    assert ((303, "/login"), 401) == (found, refused)
+    assert "Log in" in text
     assert "Finished today" not in text
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_without_a_token_no_page_is_shown_under_anothers_name(path: str, url: str) -> None:
+    """A site that gives its name to 127.0.0.1 could read it, the first page as any other."""
+    async with (
+        a_site(url, access=Access(token=None)) as site,
+        site.http.get(path, headers=HTML | {"Host": "evil.example"}) as answer,
+    ):
+        assert 421 == answer.status
+        assert "evil.example" not in await answer.text()
 
 
 def test_what_makes_pages_is_loaded_when_somebody_looks() -> None:
