@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -9,10 +10,11 @@ import re
 import subprocess
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
+from yarl import URL
 
 from batchwatch.domain.batch import COMPLETED, FAILED, RUNNING, BatchId, FileOutcome, Status
 from batchwatch.domain.delivery import Attempt, Failure, Settled, State
@@ -26,6 +28,8 @@ from tests.support.site import ENDPOINT, HTML, Site, a_site
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from batchwatch.store import Page
 
 PAGES = ("/", "/batches", "/deliveries", "/events", "/endpoints", "/watches", "/api")
 # Markup, an end of an attribute, a word that turns what follows around, and a path.
@@ -66,6 +70,17 @@ async def refuse(site: Site, *, response: str = "no", detail: str = "it answered
             )
             for one in found
         ])  # fmt: skip
+
+
+async def everything(url: str, path: str) -> bytes:
+    """All bytes that come as an answer, until the connection is closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", URL(url).port)
+    lines = f"GET {path} HTTP/1.1", "Host: localhost", "Accept: text/html", "Connection: close"
+    writer.write("\r\n".join((*lines, "", "")).encode())
+    raw = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return raw
 
 
 # ------------------------------------------------------------------------------- each page
@@ -364,6 +379,31 @@ async def test_an_export_has_its_bounds(url: str) -> None:
         _, text = await site.file("/batches?format=csv")
 
     assert MOST + 1 == len(text.splitlines())
+
+
+async def test_an_export_that_cannot_go_on_is_broken_off(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No page about it stands in the midst of its rows, and none takes it for whole."""
+    async with a_site(url) as site:
+        for number in range(201):
+            await see(site, f"bat-{number}", updated=number)
+        read, asked = site.store.pages.batches, 0
+
+        async def break_down(*args: Any, **more: Any) -> Page:
+            nonlocal asked
+            asked += 1
+            if asked > 1:
+                raise StoreError("the disk is gone")
+            return await read(*args, **more)
+
+        monkeypatch.setattr(site.store.pages, "batches", break_down)
+        raw = await everything(site.url, "/batches?format=csv")
+
+    assert 1 == raw.count(b"HTTP/1.1")
+    assert b"bat-1," in raw
+    assert not raw.endswith(b"0\r\n\r\n")
+    assert [] == caplog.records
 
 
 # ----------------------------------------------------------------------------------- deeds
