@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -42,12 +43,14 @@ class Api:
             Route("GET", openapi.PATH, self._openapi, Role.NONE),
         ]
 
-    @property
+    @cached_property
     def document(self) -> dict[str, Any]:
-        """The OpenAPI document."""
+        """The OpenAPI document, made when somebody asks: that takes some milliseconds."""
         return openapi.document([*self._operations, *self._besides], prefix=self._prefix)
 
+    @cached_property
+    def _written(self) -> bytes:
+        return msgspec.json.encode(self.document)
+
     async def _openapi(self, _request: web.Request) -> web.Response:
-        return web.Response(
-            body=msgspec.json.encode(self.document), content_type="application/json"
-        )
+        return web.Response(body=self._written, content_type="application/json")

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from batchwatch.domain.batch import COMPLETED, BatchId, FileOutcome
-from batchwatch.store.schema import file_outcomes
+from batchwatch.store.schema import coverage, file_outcomes
 from tests.support.builders import WATCH, a_recorder, a_sighting, at
 from tests.support.site import Site, a_site
 
@@ -53,3 +53,24 @@ async def test_files_that_change_their_fates_hide_no_others(url: str) -> None:
              for page in (first, second, last)]  # fmt: skip
     assert [names[:2], names[2:4], names[4:]] == shown
     assert last["next"] is None
+
+
+async def test_the_beginning_of_time_is_a_moment_by_any_clock(url: str) -> None:
+    """LlamaCloud's may be behind ours, and nothing is before year 1."""
+    window = {"covered_from": at(0), "covered_to": at(60), "passes": 1, "skew": -5.0}
+    async with a_site(url) as site:
+        async with site.store.database.write() as connection:
+            await connection.execute(sa.insert(coverage).values(watch=WATCH, **window))
+        since = "0001-01-01T00:00:00Z"
+        found = await got(site, f"/api/v1/watches/default/coverage?since={since}")
+
+    assert 1 == found["passes"]
+
+
+async def test_the_document_is_made_once(url: str) -> None:
+    """Everybody may ask for it, as often as they like."""
+    async with a_site(url) as site:
+        before = await got(site, "/api/v1/openapi.json")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delattr("batchwatch.web.api.openapi.document")
+            assert before == await got(site, "/api/v1/openapi.json")
