@@ -232,6 +232,25 @@ async def test_filters_stand_in_the_address_and_in_the_form(url: str) -> None:
     assert 'value="2026-11-24T00:00"' in text
 
 
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        ("2026-11-24T08:00:30%2B05:00", "2026-11-24T03:00"),
+        ("2026-11-24T08:00", "2026-11-24T08:00"),
+        ("2026-11-24", "2026-11-24T00:00"),
+        ("0001-01-01T00:00:00%2B05:00", ""),
+    ],
+)
+async def test_a_moment_is_in_the_form_as_it_is_meant_there(
+    asked: str, shown: str, url: str
+) -> None:
+    """In UTC, whatever zone it came in: to send the form again changes nothing."""
+    async with a_site(url) as site:
+        text = await site.page(f"/batches?since={asked}")
+
+    assert f'name="since" type="datetime-local" value="{shown}"' in text
+
+
 async def test_pages_of_a_list_follow_each_other(url: str) -> None:
     """By links that keep the filters."""
     async with a_site(url) as site:
