@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from batchwatch.desk import Desk
 from batchwatch.domain.batch import EndpointName
 from batchwatch.parts import doors_of
+from batchwatch.settings import SettingsError
 from batchwatch.web.access import Access
 from batchwatch.web.api.interface import Api
 from batchwatch.web.dashboard.pages import Dashboard
@@ -16,6 +17,7 @@ from batchwatch.web.health import Health
 from batchwatch.web.hooks import Hooks
 from batchwatch.web.live import Live, WatchNow
 from batchwatch.web.login import Login
+from batchwatch.web.problem import Problem
 from batchwatch.web.server import serve
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from batchwatch.clock import Clock
     from batchwatch.deliver.dispatcher import Dispatcher
+    from batchwatch.domain.delivery import Attempt
     from batchwatch.metrics import Metrics
     from batchwatch.settings import Settings
     from batchwatch.store import Store
@@ -115,6 +118,13 @@ def live_of(  # noqa: PLR0913  # the parts that the web speaks to
         await dispatcher.reload()
         return changed
 
+    async def test(name: str) -> Attempt:
+        try:
+            return await desk.test(name)
+        except SettingsError as error:  # over TLS files, which are read anew for it
+            problems = "; ".join(f"{one.name}: {one.given}" for one in error.problems)
+            raise Problem(409, f"nothing was sent: {problems}") from error
+
     return Live(
         store=store,
         clock=clock,
@@ -129,7 +139,7 @@ def live_of(  # noqa: PLR0913  # the parts that the web speaks to
         replay=replay,
         enable=enable,
         disable=disable,
-        test=desk.test,
+        test=test,
         poll=lambda name: by_name[name].poll_now(),
     )
 

@@ -19,6 +19,7 @@ from batchwatch.domain.routing import FOR_PROGRAMS
 from batchwatch.simulator import Simulator
 from tests.support.daemon import environment, running
 from tests.support.receiver import Receiver
+from tests.unit.deliver.authority import Authority
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -29,7 +30,7 @@ ENDED = {"batch.completed", "batch.failed", "batch.cancelled"}
 
 
 @asynccontextmanager
-async def site(folder: Path) -> AsyncIterator[tuple[str, aiohttp.ClientSession]]:
+async def site(folder: Path, **more: str) -> AsyncIterator[tuple[str, aiohttp.ClientSession]]:
     """A daemon whose batches have ended, with one receiver that takes all and one that is gone."""
     async with (
         Simulator(scenario="failing", seed=4, speed=20) as sim,
@@ -44,6 +45,7 @@ async def site(folder: Path) -> AsyncIterator[tuple[str, aiohttp.ClientSession]]
             BATCHWATCH_API_TOKEN=TOKEN,
             BATCHWATCH_ENDPOINTS__GONE__URL=f"http://127.0.0.1:{unused_port()}/",
             BATCHWATCH_ENDPOINTS__GONE__RETRY_SCHEDULE="100ms",
+            **more,
         )
         url = f"http://127.0.0.1:{port}"
         headers = {"Authorization": f"Bearer {TOKEN}"}
@@ -241,3 +243,13 @@ async def test_an_endpoint_is_tested_disabled_and_enabled(tmp_path: Path) -> Non
         enabled["state"],
     )
     assert 404 == missing[0]
+
+
+async def test_an_endpoint_whose_tls_files_are_gone_is_not_tested(tmp_path: Path) -> None:
+    """It is said what is missing, and is no bug of ours."""
+    authority = Authority(tmp_path).file
+    async with site(tmp_path, BATCHWATCH_ENDPOINTS__HOOK__TLS_CA=str(authority)) as (_, http):
+        authority.unlink()
+        async with http.post("/api/v1/endpoints/hook/test") as answer:
+            assert 409 == answer.status
+            assert str(authority.name) in await answer.text()
