@@ -61,10 +61,9 @@ def site(  # noqa: PLR0913  # the parts that the web speaks to
         troubles=troubles,
         stopping=stopping,
     )
-    prefix = settings.path_prefix or ""
     feed = Feed(live)
-    api = Api(live, besides=[feed.operation], prefix=prefix)
-    dashboard = Dashboard(live, api, prefix=prefix)
+    api = Api(live, besides=[feed.operation], prefix=access.prefix)
+    dashboard = Dashboard(live, api, access=access)
     parts = (
         Health(metrics=metrics, troubles=troubles, keys=keys, for_people=dashboard.overview),
         Hooks(doors_of(settings, watchers), hints=store.hints, clock=clock, metrics=metrics),

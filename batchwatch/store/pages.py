@@ -253,7 +253,12 @@ class Pages:
     async def _keys(
         self, listed: _List, after: Key | None, limit: int
     ) -> tuple[list[tuple[Any, ...]], Key | None]:
-        """The keys of a page's rows, and what the next one comes after."""
+        """The keys of a page's rows, and what the next one comes after.
+
+        By one statement, which sees one state of the store: with one for the
+        rows and one for the end, whatever comes to be between them would be
+        in both pages, or in none.
+        """
         order = [column.desc() if listed.descending else column.asc() for column in listed.order]
         table = sa.select(listed.table).where(*listed.within)
         if after is not None:
@@ -267,24 +272,27 @@ class Pages:
             table.with_only_columns(
                 *narrow,
                 *(one.label(name) for one, name in zip(listed.order, names, strict=True)),
+                sa.func.row_number().over(order_by=order).label("place"),
             )
             .order_by(*order)
             .limit(looked_at)
             .subquery("within")
         )
-        keys = [within.c[name] for name in names]
-        again = [key.desc() if listed.descending else key.asc() for key in keys]
-        query = sa.select(*keys).order_by(*again)
-        filtered = query.where(*(one(within.c) for one in listed.besides))
+        place = within.c.place
+        is_meant = sa.and_(sa.true(), *(one(within.c) for one in listed.besides))
+        query = (
+            sa.select(*(within.c[name] for name in names), place, is_meant.label("is_meant"))
+            .where(is_meant | (place == looked_at))
+            .order_by(place)
+            .limit(limit + 2)
+        )
         async with self._database.read() as connection:
-            found = [tuple(row) for row in await connection.execute(filtered.limit(limit + 1))]
-            if len(found) > limit:
-                return found[:limit], found[limit - 1]
-            if not listed.besides:
-                return found, None
-            last = await connection.execute(query.offset(looked_at - 1).limit(1))
-            end = last.one_or_none()
-        return found, None if end is None else tuple(end)
+            rows = (await connection.execute(query)).all()
+        found = [tuple(row[:-2]) for row in rows if row.is_meant]
+        if len(found) > limit:
+            return found[:limit], found[limit - 1]
+        is_the_end = bool(rows) and rows[-1].place == looked_at
+        return found, tuple(rows[-1][:-2]) if is_the_end else None
 
     async def _all(self, query: sa.Select[Any]) -> list[Row]:
         async with self._database.read() as connection:

@@ -127,14 +127,18 @@ class _Refusal(asyncio.Protocol):
 
 
 def _about_us() -> logging.Logger:
-    """A log of faults of ours: not of what was no HTTP, for scanners knock at every door."""
+    """A log of faults of ours: not of what was no HTTP, for scanners knock at every door.
+
+    Nor of who has gone before the end, or of what was broken off: that was said already.
+    """
     logger = logging.getLogger("batchwatch.web")
     logger.filters[:] = [_is_ours]
     return logger
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+    theirs = HttpProcessingError, ConnectionError
+    return not (record.exc_info and isinstance(record.exc_info[1], theirs))
 
 
 def reason_of(error: OSError | UnicodeError) -> str:

@@ -34,7 +34,7 @@ ENDED = {"batch.completed", "batch.failed", "batch.cancelled"}
 
 
 @asynccontextmanager
-async def site(folder: Path) -> AsyncIterator[tuple[str, aiohttp.ClientSession]]:
+async def site(folder: Path, **more: str) -> AsyncIterator[tuple[str, aiohttp.ClientSession]]:
     """A daemon whose batches have ended, with one receiver that takes all and one that is gone."""
     async with (
         Simulator(scenario="failing", seed=4, speed=20) as sim,
@@ -49,6 +49,7 @@ async def site(folder: Path) -> AsyncIterator[tuple[str, aiohttp.ClientSession]]
             BATCHWATCH_API_TOKEN=TOKEN,
             BATCHWATCH_ENDPOINTS__GONE__URL=f"http://127.0.0.1:{unused_port()}/",
             BATCHWATCH_ENDPOINTS__GONE__RETRY_SCHEDULE="100ms",
+            **more,
         )
         url = f"http://127.0.0.1:{port}"
         headers = {"Authorization": f"Bearer {TOKEN}"}

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from batchwatch.domain.batch import EndpointName
 from batchwatch.domain.delivery import Attempt, Failure, Settled, State
@@ -241,6 +242,36 @@ def test_pages_of_events_and_deliveries_are_the_whole_lists_in_order(
 
     assert (told if forward else told[::-1]) == [one["seq"] for one in listed]
     assert sent == [one["id"] for one in shipped]
+
+
+async def test_what_comes_to_be_while_a_page_is_read_is_in_the_next(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who pulls gets it, and once: also where the page ends for having looked at enough."""
+    monkeypatch.setattr(pages, "SCANNED", 3)
+    await store.see(a_sighting(batch_id="bat-0"))
+    more = iter(range(1, 9))
+    ask = AsyncConnection.execute
+
+    async def then_more(self: AsyncConnection, *args: Any, **options: Any) -> Any:
+        found = await ask(self, *args, **options)
+        if (number := next(more, None)) is not None:
+            with monkeypatch.context() as as_it_was:
+                as_it_was.setattr(AsyncConnection, "execute", ask)
+                await store.see(a_sighting(batch_id=f"bat-{number}"))
+        return found
+
+    monkeypatch.setattr(AsyncConnection, "execute", then_more)
+    got: list[int] = []
+    place = 0
+    for _ in range(20):
+        wanted = WantedEvents(type="batch.*", watch="default", oldest_first=True)
+        page = await store.pages.events(wanted, after=(place,), limit=5)
+        got += [row["seq"] for row in page.rows]
+        place = int(page.after[0]) if page.after else max([place, *got])
+    every = await store.pages.events(WantedEvents(oldest_first=True), limit=100)
+
+    assert [row["seq"] for row in every.rows] == got
 
 
 async def test_a_delivery_is_shown_with_its_tries(store: Store) -> None:

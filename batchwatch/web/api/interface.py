@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -47,24 +48,31 @@ class Api:
             Route("GET", f"{BASE}/schemas/{{type}}", self._schema, Role.NONE),
         ]
 
-    @property
+    @cached_property
     def document(self) -> dict[str, Any]:
-        """The OpenAPI document."""
+        """The OpenAPI document, made when somebody asks: that takes some milliseconds."""
         return openapi.document([*self._operations, *self._besides], prefix=self._prefix)
 
+    # Written once: everybody may ask for them, as often as they like.
+
+    @cached_property
+    def _written(self) -> bytes:
+        return msgspec.json.encode(self.document)
+
+    @cached_property
+    def _messages_written(self) -> bytes:
+        return msgspec.json.encode(asyncapi.document(prefix=self._prefix))
+
+    async def _openapi(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._written, content_type="application/json")
+
     async def _asyncapi(self, _request: web.Request) -> web.Response:
-        return _json(asyncapi.document(prefix=self._prefix))
+        return web.Response(body=self._messages_written, content_type="application/json")
 
     async def _schema(self, request: web.Request) -> web.Response:
         """The JSON Schema of one type of event, for those who check what they receive."""
         type_ = request.match_info["type"]
         if type_ not in EVENT_TYPES:
             raise Problem(404, f"there is no event {type_}; there are: {', '.join(EVENT_TYPES)}")
-        return _json(schema_of(type_), content_type="application/schema+json")
-
-    async def _openapi(self, _request: web.Request) -> web.Response:
-        return _json(self.document)
-
-
-def _json(document: dict[str, Any], *, content_type: str = "application/json") -> web.Response:
-    return web.Response(body=msgspec.json.encode(document), content_type=content_type)
+        body = msgspec.json.encode(schema_of(type_))
+        return web.Response(body=body, content_type="application/schema+json")

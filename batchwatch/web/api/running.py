@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET, Struct, UnsetType
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 A_DAY: Final = timedelta(days=1)
 OLDEST: Final = 200  # active batches that are compared with what is expected of them
 HOURS: Final = 24
+_EARLIEST: Final = datetime(1970, 1, 2, tzinfo=UTC)  # nothing was watched before, by any clock
 
 
 class Since(Struct, forbid_unknown_fields=True):
@@ -106,7 +107,7 @@ class Running:
         """
         one = self._watch(asked)
         now = self._live.clock.now()
-        since = now - A_DAY if query.since is UNSET else min(query.since, now)
+        since = now - A_DAY if query.since is UNSET else max(_EARLIEST, min(query.since, now))
         found = (await self._coverage(since, now)).get(one.name)
         if found is None:
             raise Problem(404, f"watch {one.name} has not begun yet")
@@ -218,7 +219,7 @@ class Running:
 
     async def _coverage(self, since: datetime, now: datetime) -> dict[str, answers.Coverage]:
         # A little more than asked for, since upstream's clock may be another.
-        rows = await self._live.store.views.ledgers(_earlier(since))
+        rows = await self._live.store.views.ledgers(since - A_DAY)
         intervals = {one.name: one.interval for one in self._live.watches()}
         found = {}
         for row in rows:
@@ -258,10 +259,3 @@ def spread_of(seconds: Sequence[float]) -> answers.Spread:
     if not ordered:
         return answers.Spread(0, None, None)
     return answers.Spread(len(ordered), quantile(ordered, 0.5), quantile(ordered, 0.95))
-
-
-def _earlier(moment: datetime) -> datetime:
-    try:
-        return moment - A_DAY
-    except OverflowError:
-        return moment

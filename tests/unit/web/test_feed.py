@@ -162,7 +162,7 @@ async def test_who_leaves_is_no_longer_told(url: str) -> None:
             await answer.content.readuntil(b"\n\n")
             assert outbox._listeners  # noqa: SLF001  # there is no other way to see it
         async with asyncio.timeout(10):
-            while outbox._listeners:  # noqa: SLF001, ASYNC110  # as above
+            while outbox._listeners:  # noqa: SLF001  # as above
                 site.clock.advance(feed.LOOK)
                 await asyncio.sleep(0)
 
