@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from batchwatch.store.engine import Database
 
-LAST: Final = 300  # batches, or tries, that durations are taken from
+LAST: Final = 200  # batches, or tries, that durations are taken from
 HOUR: Final = timedelta(hours=1)
 _HOUR: Final = 3_600_000_000  # microseconds
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -336,7 +336,7 @@ class Stats(Struct):
     active: list[ActiveCount]
     stuck: Count
     overdue: Annotated[
-        int, Meta(ge=0, description="Of the oldest 200 active ones: longer than nine in ten took.")
+        int, Meta(ge=0, description="Of the oldest 100 active ones: longer than nine in ten took.")
     ]
     ended_today: Annotated[dict[str, int], Meta(description="Since midnight UTC, by status.")]
     hours: list[Hour]
