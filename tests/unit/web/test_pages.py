@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from functools import partial
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -574,6 +575,24 @@ async def test_without_a_token_no_page_is_shown_under_anothers_name(path: str, u
     ):
         assert 421 == answer.status
         assert "evil.example" not in await answer.text()
+
+
+async def test_examples_are_for_who_asks_from_beyond_the_proxy(url: str) -> None:
+    """A token must not be sent in the clear to where the page was got by https."""
+    access = Access(token="0123456789abcdef", proxies=[ip_network("127.0.0.0/8")])
+    asked = HTML | {
+        "Authorization": "Bearer 0123456789abcdef",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "batches.example",
+    }
+    async with (
+        a_site(url, access=access) as site,
+        site.http.get("/api", headers=asked) as answer,
+    ):
+        text = await answer.text()
+
+    assert "https://batches.example/api/v1/batches" in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
 
 
 def test_what_makes_pages_is_loaded_when_somebody_looks() -> None:
