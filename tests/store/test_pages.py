@@ -352,6 +352,18 @@ async def test_figures_of_an_endpoint_are_of_its_last_tries(store: Store) -> Non
     assert [HOOK] == [one.name for one in await store.figures.latencies()]
 
 
+async def test_what_was_given_up_was_not_received(store: Store) -> None:
+    """So it is in no figure of how soon messages are."""
+    await store.see(a_sighting(), a_sighting(batch_id="bat-2"))
+    first, second = await store.outbox.claim(HOOK, limit=2)
+    await store.outbox.settle([
+        Settled(first, Attempt(at(1), 0.25, status_code=204), State.DELIVERED),
+        Settled(second, Attempt(at(1), 9.0, Failure.TIMEOUT), State.DEAD, reason="over"),
+    ])  # fmt: skip
+
+    assert 1 == len(await store.figures.latencies())
+
+
 # -------------------------------------------------------------------------------------- parts
 
 
