@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
+import sqlalchemy as sa
 from yarl import URL
 
 from batchwatch.domain.batch import COMPLETED, FAILED, RUNNING, BatchId, FileOutcome, Status
 from batchwatch.domain.delivery import Attempt, Failure, Settled, State
 from batchwatch.store import StoreError
+from batchwatch.store.schema import coverage, gaps
 from batchwatch.web.access import Access
 from batchwatch.web.dashboard.export import MOST
 from batchwatch.web.health import Troubles
@@ -28,6 +30,7 @@ from tests.support.builders import WATCH, a_recorder, a_sighting, at
 from tests.support.site import ENDPOINT, HTML, Site, a_site
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from batchwatch.store import Page
@@ -180,6 +183,24 @@ async def test_the_overview_names_troubles_and_why(url: str) -> None:
 
     assert "1 thing needs you" in text
     assert "answered 401: check LLAMA_CLOUD_API_KEY" in text
+
+
+@pytest.mark.parametrize(("closed_at", "is_told"), [(None, True), (at(90), False)])
+async def test_time_that_nobody_watched_is_a_concern_until_it_is_listed(
+    closed_at: datetime | None, url: str, *, is_told: bool
+) -> None:
+    """What was listed afterwards needs nobody."""
+    gap = {"gap_from": at(10), "gap_to": at(60), "kind": "failing", "closed_at": closed_at}
+    async with a_site(url) as site:
+        site.clock.advance(120)
+        window = {"covered_from": at(0), "covered_to": at(120), "passes": 9}
+        async with site.store.database.write() as connection:
+            await connection.execute(sa.insert(coverage).values(watch=WATCH, **window))
+            await connection.execute(sa.insert(gaps).values(watch=WATCH, **gap))
+        text = await site.page("/")
+
+    assert is_told is ("1 gap in the last day" in text)
+    assert is_told is not ("All is well" in text)
 
 
 async def test_a_batch_tells_its_story(url: str) -> None:
