@@ -24,7 +24,7 @@ from batchwatch.store.schema import (
 from batchwatch.store.views import Row, batch_row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
     from batchwatch.store.engine import Database
@@ -259,7 +259,6 @@ class Pages:
         rows and one for the end, whatever comes to be between them would be
         in both pages, or in none.
         """
-        order = [column.desc() if listed.descending else column.asc() for column in listed.order]
         table = sa.select(listed.table).where(*listed.within)
         if after is not None:
             here = sa.tuple_(*listed.order)
@@ -267,32 +266,40 @@ class Pages:
             table = table.where(here < there if listed.descending else here > there)
         looked_at = SCANNED if listed.besides else limit + 1
         names = [f"key_{number}" for number in range(len(listed.order))]
+        keys = [one.label(name) for one, name in zip(listed.order, names, strict=True)]
         narrow = [column for column in listed.table.c if column.name != "payload"]
+
+        def in_order(columns: Iterable[sa.ColumnElement[Any]]) -> list[sa.ColumnElement[Any]]:
+            return [one.desc() if listed.descending else one.asc() for one in columns]
+
         within = (
-            table.with_only_columns(
-                *narrow,
-                *(one.label(name) for one, name in zip(listed.order, names, strict=True)),
-                sa.func.row_number().over(order_by=order).label("place"),
-            )
-            .order_by(*order)
+            table.with_only_columns(*narrow, *keys)
+            .order_by(*in_order(listed.order))
             .limit(looked_at)
             .subquery("within")
         )
-        place = within.c.place
-        is_meant = sa.and_(sa.true(), *(one(within.c) for one in listed.besides))
-        query = (
-            sa.select(*(within.c[name] for name in names), place, is_meant.label("is_meant"))
-            .where(is_meant | (place == looked_at))
-            .order_by(place)
-            .limit(limit + 2)
+        found = (
+            sa.select(*(within.c[name] for name in names), sa.false().label("is_end"))
+            .where(*(one(within.c) for one in listed.besides))
+            .order_by(*in_order(within.c[name] for name in names))
+            .limit(limit + 1)
+            .subquery("found")
         )
+        end = (
+            table.with_only_columns(*keys, sa.true().label("is_end"))
+            .order_by(*in_order(listed.order))
+            .offset(looked_at - 1)
+            .limit(1)
+            .subquery("end_of_them")
+        )
+        both = sa.union_all(sa.select(found), sa.select(end)).subquery("both")
+        query = sa.select(both).order_by(*in_order(both.c[name] for name in names))
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).all()
-        found = [tuple(row[:-2]) for row in rows if row.is_meant]
-        if len(found) > limit:
-            return found[:limit], found[limit - 1]
-        is_the_end = bool(rows) and rows[-1].place == looked_at
-        return found, tuple(rows[-1][:-2]) if is_the_end else None
+        some = [tuple(row[:-1]) for row in rows if not row.is_end]
+        if len(some) > limit:
+            return some[:limit], some[limit - 1]
+        return some, next((tuple(row[:-1]) for row in rows if row.is_end), None)
 
     async def _all(self, query: sa.Select[Any]) -> list[Row]:
         async with self._database.read() as connection:

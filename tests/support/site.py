@@ -21,6 +21,7 @@ from batchwatch.web.dashboard.pages import Dashboard
 from batchwatch.web.feed import Feed
 from batchwatch.web.health import Health, Troubles
 from batchwatch.web.live import Live, WatchNow
+from batchwatch.web.outside import Outside
 from batchwatch.web.problem import Problem
 from batchwatch.web.route import Role
 from batchwatch.web.server import serve
@@ -52,6 +53,9 @@ class As:
         request[VISITOR] = Visitor(role=self.role)
         if self.role < route.role:
             raise Problem(403, "that needs BATCHWATCH_API_TOKEN")
+
+    def outside(self, request: web.Request) -> Outside:
+        return Outside(None, request.scheme, request.host)
 
     def protect(self, request: web.Request, response: web.StreamResponse) -> None:
         del request, response

@@ -86,10 +86,10 @@ class Dashboard:
         return self._frame.page(request, "login.html", status=status, **context)
 
     async def _reference(self, request: web.Request) -> web.Response:
+        outside = self._access.outside(request)
         return self._frame.page(
-            request, "api.html", chapters=chapters_of(self._api.document), server=_server(request)
+            request,
+            "api.html",
+            chapters=chapters_of(self._api.document),
+            server=f"{outside.scheme}://{outside.host}",
         )
-
-
-def _server(request: web.Request) -> str:
-    return f"{request.url.scheme}://{request.host}"

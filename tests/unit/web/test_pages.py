@@ -10,15 +10,18 @@ import re
 import subprocess
 import sys
 from functools import partial
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
+import sqlalchemy as sa
 from yarl import URL
 
 from batchwatch.domain.batch import COMPLETED, FAILED, RUNNING, BatchId, FileOutcome, Status
 from batchwatch.domain.delivery import Attempt, Failure, Settled, State
 from batchwatch.store import StoreError
+from batchwatch.store.schema import coverage, gaps
 from batchwatch.web.access import Access
 from batchwatch.web.dashboard.export import MOST
 from batchwatch.web.health import Troubles
@@ -27,6 +30,7 @@ from tests.support.builders import WATCH, a_recorder, a_sighting, at
 from tests.support.site import ENDPOINT, HTML, Site, a_site
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from batchwatch.store import Page
@@ -179,6 +183,24 @@ async def test_the_overview_names_troubles_and_why(url: str) -> None:
 
     assert "1 thing needs you" in text
     assert "answered 401: check LLAMA_CLOUD_API_KEY" in text
+
+
+@pytest.mark.parametrize(("closed_at", "is_told"), [(None, True), (at(90), False)])
+async def test_time_that_nobody_watched_is_a_concern_until_it_is_listed(
+    closed_at: datetime | None, url: str, *, is_told: bool
+) -> None:
+    """What was listed afterwards needs nobody."""
+    gap = {"gap_from": at(10), "gap_to": at(60), "kind": "failing", "closed_at": closed_at}
+    async with a_site(url) as site:
+        site.clock.advance(120)
+        window = {"covered_from": at(0), "covered_to": at(120), "passes": 9}
+        async with site.store.database.write() as connection:
+            await connection.execute(sa.insert(coverage).values(watch=WATCH, **window))
+            await connection.execute(sa.insert(gaps).values(watch=WATCH, **gap))
+        text = await site.page("/")
+
+    assert is_told is ("1 gap in the last day" in text)
+    assert is_told is not ("All is well" in text)
 
 
 async def test_a_batch_tells_its_story(url: str) -> None:
@@ -574,6 +596,24 @@ async def test_without_a_token_no_page_is_shown_under_anothers_name(path: str, u
     ):
         assert 421 == answer.status
         assert "evil.example" not in await answer.text()
+
+
+async def test_examples_are_for_who_asks_from_beyond_the_proxy(url: str) -> None:
+    """A token must not be sent in the clear to where the page was got by https."""
+    access = Access(token="0123456789abcdef", proxies=[ip_network("127.0.0.0/8")])
+    asked = HTML | {
+        "Authorization": "Bearer 0123456789abcdef",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "batches.example",
+    }
+    async with (
+        a_site(url, access=access) as site,
+        site.http.get("/api", headers=asked) as answer,
+    ):
+        text = await answer.text()
+
+    assert "https://batches.example/api/v1/batches" in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
 
 
 def test_what_makes_pages_is_loaded_when_somebody_looks() -> None:
