@@ -9,9 +9,10 @@ import pytest
 import sqlalchemy as sa
 
 from batchwatch.domain.batch import COMPLETED, BatchId, FileOutcome
+from batchwatch.domain.delivery import Attempt, Failure, Settled, State
 from batchwatch.store.schema import coverage, file_outcomes
 from tests.support.builders import WATCH, a_recorder, a_sighting, at
-from tests.support.site import Site, a_site
+from tests.support.site import ENDPOINT, Site, a_site
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,3 +75,21 @@ async def test_the_document_is_made_once(url: str) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.delattr("batchwatch.web.api.openapi.document")
             assert before == await got(site, "/api/v1/openapi.json")
+
+
+async def test_what_was_taken_is_sent_again_only_by_name(url: str) -> None:
+    """Whoever names an endpoint alone means what it was not told."""
+    async with a_site(url) as site:
+        seen = [a_sighting(batch_id=one) for one in ("bat-1", "bat-2")]
+        record = partial(a_recorder().record, seen=seen, now=at(0))
+        await site.store.batches.change(WATCH, {one.id for one in seen}, record)
+        taken, lost = await site.store.outbox.claim(ENDPOINT, limit=2)
+        await site.store.outbox.settle([
+            Settled(taken, Attempt(at(1), 0.1, status_code=204), State.DELIVERED),
+            Settled(lost, Attempt(at(1), 0.1, Failure.GONE), State.DEAD, reason="gone"),
+        ])  # fmt: skip
+        for meant in ({"endpoint": ENDPOINT}, {"ids": [taken.id]}):
+            async with site.http.post("/api/v1/deliveries/replay", json=meant) as answer:
+                assert {"replayed": 1, "more": False} == await answer.json()
+
+    assert [("replay", [lost.id]), ("replay", [taken.id])] == site.asked
