@@ -51,7 +51,7 @@ class Running:
         figures = self._live.store.figures
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
         # All at once: the longest of them is the database's work alone.
-        (by_status, active, stuck, ended, hours), (overdue, took, told, owed) = await gather(
+        counts, (overdue, took, told, owed, troubles) = await gather(
             gather(
                 figures.by_status(),
                 figures.active(),
@@ -59,8 +59,15 @@ class Running:
                 figures.ended(since=midnight),
                 figures.by_hour(now=now, hours=HOURS),
             ),
-            gather(self._overdue(now), figures.durations(), figures.latencies(), self._owed()),
+            gather(
+                self._overdue(now),
+                figures.durations(),
+                figures.latencies(),
+                self._owed(),
+                self._live.troubles(),
+            ),
         )
+        by_status, active, stuck, ended, hours = counts
         return answers.Stats(
             now=now,
             started_at=self._live.started_at,
@@ -69,9 +76,15 @@ class Running:
             stuck=stuck,
             overdue=overdue,
             ended_today=dict(ended),
-            hours=[answers.Hour(start, counts) for start, counts in hours],
+            hours=[answers.Hour(start, ended) for start, ended in hours],
             duration=spread_of([one.seconds for one in took]),
+            took=[
+                answers.Took(one.watch, one.name, one.ended_at, round(one.seconds, 3))
+                for one in took
+            ],
             latency=spread_of([one.seconds for one in told]),
+            latencies=[round(one.seconds, 3) for one in told],
+            troubles=answers.Troubles(dict(troubles.grave), dict(troubles.ailing)),
             owed=owed[0],
             dead=owed[1],
         )

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from batchwatch.web.api import answers
     from batchwatch.web.api.interface import Api
     from batchwatch.web.dashboard.frame import Frame
-    from batchwatch.web.health import Troubles
     from batchwatch.web.live import Live
 
 SETTLED: Final = 50  # the last batches that reasons of failures are taken from
@@ -65,8 +64,7 @@ class Overview:
         """All of it, by the same questions that programs ask."""
         batches, events, running = self._api.batches, self._api.events, self._api.running
         now = self._live.clock.now()
-        figures = self._live.store.figures
-        general, listed, told, (took, latencies, troubles) = await gather(
+        general, listed, told = await gather(
             gather(
                 running.get_stats(Nothing(), _NOTHING),
                 running.list_watches(Nothing(), _NOTHING),
@@ -86,7 +84,6 @@ class Overview:
                 events.list_events(QueryOfEvents(limit=8), _NOTHING),
                 events.list_deliveries(QueryOfDeliveries(state="dead", limit=5), _NOTHING),
             ),
-            gather(figures.durations(), figures.latencies(), self._live.troubles()),
         )
         stats, watches, endpoints = general
         oldest, stuck, failed = listed
@@ -106,27 +103,26 @@ class Overview:
             latest=latest.items,
             dead=dead.items,
             reasons=reasons[:REASONS],
-            concerns=list(self._concerns(stats, troubles, watches, endpoints)),
+            concerns=list(self._concerns(stats, watches, endpoints)),
             running=sum(one.count for one in stats.active),
             active=_by_status(stats.active),
-            dots=[Dot(one.name, one.ended_at, one.seconds) for one in took],
-            latencies=[one.seconds for one in latencies],
+            dots=[Dot(one.batch_id, one.ended_at, one.seconds) for one in stats.took],
+            latencies=stats.latencies,
         )
 
     def _concerns(
         self,
         stats: answers.Stats,
-        troubles: Troubles,
         watches: Sequence[answers.Watch],
         endpoints: Sequence[answers.Endpoint],
     ) -> Iterator[Concern]:
         """What is not as it should be, the gravest first."""
         link = self._frame.link
-        for name, why in troubles.grave.items():
+        for name, why in stats.troubles.grave.items():
             yield Concern("bad", name, link("watches"), why)
-        for name, why in troubles.ailing.items():
+        for name, why in stats.troubles.ailing.items():
             yield Concern("held", name, link("endpoints"), why)
-        yield from self._of_endpoints(endpoints, set(troubles.ailing))
+        yield from self._of_endpoints(endpoints, set(stats.troubles.ailing))
         yield from self._of_figures(stats)
         for watch in watches:
             gaps = watch.coverage.gaps if watch.coverage else []
