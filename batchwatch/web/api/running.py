@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from asyncio import gather
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,33 +49,23 @@ class Running:
         now = self._live.clock.now()
         figures = self._live.store.figures
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-        # All at once: the longest of them is the database's work alone.
-        counts, (overdue, took, told, owed, troubles) = await gather(
-            gather(
-                figures.by_status(),
-                figures.active(),
-                figures.stuck(),
-                figures.ended(since=midnight),
-                figures.by_hour(now=now, hours=HOURS),
-            ),
-            gather(
-                self._overdue(now),
-                figures.durations(),
-                figures.latencies(),
-                self._owed(),
-                self._live.troubles(),
-            ),
-        )
-        by_status, active, stuck, ended, hours = counts
+        # One after another: at once, their threads would wait for each other's turns.
+        troubles = await self._live.troubles()
+        active = await figures.active()
+        took, told = await figures.durations(), await figures.latencies()
+        owed, dead = await self._owed()
         return answers.Stats(
             now=now,
             started_at=self._live.started_at,
-            batches=by_status,
+            batches=await figures.by_status(),
             active=[answers.ActiveCount(*one) for one in active],
-            stuck=stuck,
-            overdue=overdue,
-            ended_today=dict(ended),
-            hours=[answers.Hour(start, ended) for start, ended in hours],
+            stuck=await figures.stuck(),
+            overdue=await self._overdue(now),
+            ended_today=dict(await figures.ended(since=midnight)),
+            hours=[
+                answers.Hour(start, ended)
+                for start, ended in await figures.by_hour(now=now, hours=HOURS)
+            ],
             duration=spread_of([one.seconds for one in took]),
             took=[
                 answers.Took(one.watch, one.name, one.ended_at, round(one.seconds, 3))
@@ -85,8 +74,8 @@ class Running:
             latency=spread_of([one.seconds for one in told]),
             latencies=[round(one.seconds, 3) for one in told],
             troubles=answers.Troubles(dict(troubles.grave), dict(troubles.ailing)),
-            owed=owed[0],
-            dead=owed[1],
+            owed=owed,
+            dead=dead,
         )
 
     @operation("GET", "/watches", tag="watches")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from asyncio import gather
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -64,30 +63,23 @@ class Overview:
         """All of it, by the same questions that programs ask."""
         batches, events, running = self._api.batches, self._api.events, self._api.running
         now = self._live.clock.now()
-        general, listed, told = await gather(
-            gather(
-                running.get_stats(Nothing(), _NOTHING),
-                running.list_watches(Nothing(), _NOTHING),
-                running.list_endpoints(Nothing(), _NOTHING),
-            ),
-            gather(
-                batches.list_batches(
-                    QueryOfBatches(active=True, sort="created", limit=8), _NOTHING
-                ),
-                batches.list_batches(QueryOfBatches(stuck=True, sort="changed", limit=5), _NOTHING),
-                batches.list_batches(
-                    QueryOfBatches(status="FAILED", since=now - A_DAY, limit=5), _NOTHING
-                ),
-            ),
-            gather(
-                events.list_events(QueryOfEvents(type="batch.settled", limit=SETTLED), _NOTHING),
-                events.list_events(QueryOfEvents(limit=8), _NOTHING),
-                events.list_deliveries(QueryOfDeliveries(state="dead", limit=5), _NOTHING),
-            ),
+        stats = await running.get_stats(Nothing(), _NOTHING)
+        watches = await running.list_watches(Nothing(), _NOTHING)
+        endpoints = await running.list_endpoints(Nothing(), _NOTHING)
+        oldest = await batches.list_batches(
+            QueryOfBatches(active=True, sort="created", limit=8), _NOTHING
         )
-        stats, watches, endpoints = general
-        oldest, stuck, failed = listed
-        settled, latest, dead = told
+        stuck = await batches.list_batches(
+            QueryOfBatches(stuck=True, sort="changed", limit=5), _NOTHING
+        )
+        failed = await batches.list_batches(
+            QueryOfBatches(status="FAILED", since=now - A_DAY, limit=5), _NOTHING
+        )
+        settled = await events.list_events(
+            QueryOfEvents(type="batch.settled", limit=SETTLED), _NOTHING
+        )
+        latest = await events.list_events(QueryOfEvents(limit=8), _NOTHING)
+        dead = await events.list_deliveries(QueryOfDeliveries(state="dead", limit=5), _NOTHING)
         reasons = reasons_of(
             one.payload["data"] for one in settled.items if one.occurred_at >= now - A_DAY
         )
