@@ -85,8 +85,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
         pulse = Pulse(metrics)
 
         store = Store(database, router_of(settings), clock, traces=traces)
-        leases = leases_of(database)
-        await _take_over(store, leases)
+        leases = await _leases_of(store)
 
         connections = await stack.enter_async_context(Connections(clock))
         endpoints = [
@@ -108,12 +107,10 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             silence=max(SILENCE, *(4 * one.poll_interval for one in settings.watches.values())),
         )
 
-        upstream = await stack.enter_async_context(upstream_session())
-
         holder = Holder(
             _makers(
                 settings,
-                session=upstream,
+                session=await stack.enter_async_context(upstream_session()),
                 store=store,
                 clock=clock,
                 metrics=metrics,
@@ -236,22 +233,19 @@ def _makers(  # noqa: PLR0913  # all that a watch takes
     }
 
 
-async def _take_over(store: Store, leases: Leases | None) -> None:
-    """What is in flight belongs to whoever is gone, if the store is ours alone."""
-    if leases is None:
+async def _leases_of(store: Store) -> Leases | None:
+    """The rights to poll, where several share the database; each write is held to them.
+
+    Without, the store is ours alone: whoever held deliveries is gone.
+    """
+    if not store.database.is_shared:
         await store.outbox.recover()
-    else:
-        store.outbox.replica = leases.replica
-
-
-def leases_of(database: Database) -> Leases | None:
-    """The rights to poll, where several may share the database; each write is held to them."""
-    if not database.is_shared:
         return None
     host = socket.gethostname()
     replica = f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
-    leases = Leases(database, replica=replica, host=host, version=__version__)
-    database.guard = leases.guard
+    leases = Leases(store.database, replica=replica, host=host, version=__version__)
+    store.database.guard = leases.guard
+    store.outbox.replica = replica
     return leases
 
 

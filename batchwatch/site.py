@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from batchwatch.desk import Desk
 from batchwatch.domain.batch import EndpointName
 from batchwatch.parts import doors_of
+from batchwatch.settings import SettingsError
 from batchwatch.web.access import Access
 from batchwatch.web.api.interface import Api
 from batchwatch.web.dashboard.pages import Dashboard
@@ -16,6 +17,7 @@ from batchwatch.web.health import Health
 from batchwatch.web.hooks import Hooks
 from batchwatch.web.live import Live, WatchNow
 from batchwatch.web.login import Login
+from batchwatch.web.problem import Problem
 from batchwatch.web.server import serve
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from batchwatch.clock import Clock
     from batchwatch.deliver.dispatcher import Dispatcher
     from batchwatch.domain.batch import BatchId, Status, WatchName
+    from batchwatch.domain.delivery import Attempt
     from batchwatch.metrics import Metrics
     from batchwatch.settings import Settings
     from batchwatch.store import Store
@@ -60,10 +63,9 @@ def site(  # noqa: PLR0913  # the parts that the web speaks to
         troubles=troubles,
         stopping=stopping,
     )
-    prefix = settings.path_prefix or ""
     feed = Feed(live)
-    api = Api(live, besides=[feed.operation], prefix=prefix)
-    dashboard = Dashboard(live, api, prefix=prefix)
+    api = Api(live, besides=[feed.operation], prefix=access.prefix)
+    dashboard = Dashboard(live, api, access=access)
     parts = (
         Health(metrics=metrics, troubles=troubles, keys=keys, for_people=dashboard.overview),
         Hooks(doors_of(settings, want), hints=store.hints, clock=clock, metrics=metrics),
@@ -117,6 +119,13 @@ def live_of(  # noqa: PLR0913  # the parts that the web speaks to
         await dispatcher.reload()
         return changed
 
+    async def test(name: str) -> Attempt:
+        try:
+            return await desk.test(name)
+        except SettingsError as error:  # a file for TLS that was well when the daemon started
+            said = "; ".join(f"{one.name}: {one.given}. {one.fix}" for one in error.problems)
+            raise Problem(409, said) from error
+
     return Live(
         store=store,
         clock=clock,
@@ -131,7 +140,7 @@ def live_of(  # noqa: PLR0913  # the parts that the web speaks to
         replay=replay,
         enable=enable,
         disable=disable,
-        test=desk.test,
+        test=test,
         poll=lambda name: _poll(watchers, name),
     )
 

@@ -30,6 +30,17 @@ _COLOURS: Final = {
 }
 _MARKS: Final = {"ok": ("✓", "green"), "wrong": ("✗", "red"), "skipped": ("-", "bright_black")}
 _HEALTH: Final = {"well": "green", "disabled": "red"}
+_ALARMS: Final = {
+    "batch.settled": "green",
+    "batch.stuck": "red",
+    "batch.vanished": "red",
+    "watch.failing": "red",
+    "watch.slow": "red",
+    "watch.gap": "red",
+    "endpoint.failing": "red",
+    "endpoint.disabled": "red",
+}
+_LONGEST_TYPE: Final = 18  # characters
 _FATES: Final = {"cancelled": "its job was cancelled", "jobless": "it was never given to a job"}
 _FAILED_SHOWN: Final = 20
 _OTHERS_SHOWN: Final = 5
@@ -156,6 +167,24 @@ def print_deliveries(rows: list[dict[str, Any]]) -> None:
             "answer": [Text(row["reason"] or _answer(row)) for row in rows],
         },
     )
+
+
+def print_event(event: dict[str, Any]) -> None:
+    """One line for an event: when (UTC), what, about what, and why, if it says so."""
+    console = Console(**_AS_IT_IS)
+    event = printable(event)
+    data = event["payload"].get("data", {})
+    type_ = event["type"]
+    about = event["batch_id"] or data.get("endpoint") or event["watch"] or ""
+    reason = data.get("reason") or ""
+    colour = _COLOURS.get(type_.partition(".")[2].upper(), _ALARMS.get(type_, ""))
+    line = [
+        Text(_moment(datetime.fromisoformat(event["occurred_at"]))),
+        Text(type_.ljust(_LONGEST_TYPE), colour),
+        Text(about),
+        *([Text(reason, "bright_black")] if reason else []),
+    ]
+    console.print(Text(_GAP).join(line), soft_wrap=True)
 
 
 def print_endpoints(rows: list[dict[str, Any]]) -> None:

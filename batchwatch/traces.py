@@ -190,7 +190,7 @@ async def opened(environ: Mapping[str, str], *, version: str) -> AsyncIterator[T
     with _heard() as ear:
         try:
             provider, exporter = _provider(ear, environ, version)
-        except ValueError as error:  # a timeout that is no number, and the like
+        except Exception as error:  # noqa: BLE001  # whatever the SDK and its plugins make of them
             log.warning("traces.off", reason=f"the variables OTEL_… are wrong: {error}")
             yield OFF
             return

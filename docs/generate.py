@@ -13,15 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 from typer.main import get_command
 
 from batchwatch.certify.cases import CASES, IN_TIME
 from batchwatch.cli import app
-from batchwatch.domain import event, payload
+from batchwatch.domain import event
 from batchwatch.domain.routing import FOR_PEOPLE, FOR_PROGRAMS
 from batchwatch.metrics import Metrics
 from batchwatch.settings import reference
+from batchwatch.web.api import asyncapi, schemas
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,31 +63,8 @@ def events() -> str:
 
 
 def schema_of(type_: str) -> str:
-    """The JSON Schema of one type's message, made from the types of the payload."""
-    of_groups = {
-        "watch": payload.WatchData,
-        "endpoint": payload.EndpointData,
-        "daemon": payload.DaemonData,
-    }
-    of_types = {event.WATCH_SLOW: payload.WatchSlowData, event.WATCH_GAP: payload.GapData}
-    its = of_types.get(type_) or of_groups.get(type_.partition(".")[0], payload.BatchData)
-    (whole,), components = msgspec.json.schema_components(
-        [payload.Envelope], ref_template="#/$defs/{name}"
-    )
-    (body,), parts = msgspec.json.schema_components([its], ref_template="#/$defs/{name}")
-    name = whole["$ref"].rpartition("/")[2]
-    envelope = components[name]
-    envelope["properties"]["type"] = {"const": type_}
-    envelope["properties"]["timestamp"] = {"type": "string", "format": "date-time"}
-    envelope["properties"]["data"] = body
-    schema = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": type_,
-        "description": event.MEANINGS[type_],
-        **{key: value for key, value in envelope.items() if key not in ("title", "description")},
-        "$defs": parts,
-    }
-    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+    """The JSON Schema of one type's message."""
+    return json.dumps(schemas.schema_of(type_), indent=2, ensure_ascii=False) + "\n"
 
 
 def metrics() -> str:
@@ -166,6 +143,9 @@ PAGES: dict[str, Callable[[str], str]] = {
     "docs/receiving.md": receiving,
     "docs/operating.md": part("metrics", metrics),
     "docs/cli.md": part("commands", commands),
+    "docs/asyncapi.json": whole(
+        lambda: json.dumps(asyncapi.document(), indent=2, ensure_ascii=False) + "\n"
+    ),
     **{f"docs/schemas/{type_}.json": whole(partial(schema_of, type_)) for type_ in event.MEANINGS},
 }
 

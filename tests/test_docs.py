@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from jsonschema import Draft202012Validator
+from jsonschema import Draft7Validator, Draft202012Validator
 
 from batchwatch.domain.batch import (
     CANCELLED,
@@ -131,8 +132,6 @@ def test_every_type_in_the_catalogue_is_made_and_no_other() -> None:
 @pytest.mark.parametrize("type_", sorted(MEANINGS))
 def test_real_messages_satisfy_the_published_schema(type_: str) -> None:
     """And carry no field that the schema does not name."""
-    import json  # noqa: PLC0415
-
     schema = json.loads((ROOT / "docs" / "schemas" / f"{type_}.json").read_text())
     Draft202012Validator.check_schema(schema)
     validator = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
@@ -209,3 +208,20 @@ def test_every_alert_goes_by_metrics_and_labels_that_there_are() -> None:
         for label in re.findall(r"\$labels\.(\w+)", told):
             assert all(label in known[one] for one in used)
     assert len(alerts) == len({rule["alert"] for rule in alerts})
+
+
+def test_the_document_of_our_messages_is_valid() -> None:
+    """By the schema of AsyncAPI 3.0 itself; each type is in it, with its published schema."""
+    document = json.loads((ROOT / "docs" / "asyncapi.json").read_text())
+    judge = json.loads((ROOT / "tests" / "data" / "asyncapi-3.0.0.json").read_text())
+
+    Draft7Validator(judge).validate(document)
+    broken = json.loads(json.dumps(document))
+    broken["operations"]["tell"]["action"] = "shout"
+    assert not Draft7Validator(judge).is_valid(broken)
+
+    messages = document["components"]["messages"].values()
+    assert {one["name"]: one["payload"]["schema"] for one in messages} == {
+        type_: json.loads((ROOT / "docs" / "schemas" / f"{type_}.json").read_text())
+        for type_ in MEANINGS
+    }

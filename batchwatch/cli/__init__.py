@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from batchwatch import __version__
-from batchwatch.cli import daemon, hints, proof, receivers, store, wait
+from batchwatch.cli import daemon, hints, proof, receivers, store, tail, wait
 from batchwatch.cli.terminal import Json, print_json
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {  # as --help lists them
     "ls": store.list_batches,
     "show": store.show,
     "wait": wait.wait,
+    "tail": tail.tail,
     "prove": proof.prove,
     "audit": hints.audit,
     "deliveries": store.deliveries,

@@ -62,6 +62,8 @@ class Dispatcher:
         self._settled: list[Settled] = []
         self._group = GROUP  # how many of them go into the next commit
         self._noted: dict[EndpointName, tuple[Record, list[Event]]] = {}  # health, to be written
+        self._reloading = asyncio.Lock()  # or the answer that was read first might be taken last
+        self._newer: set[EndpointName] = set()  # whose health was noted since that was asked
         self._something = asyncio.Event()  # there is something to write, or nothing more will come
         self._room = asyncio.Event()  # there is not too much to write
         self._room.set()
@@ -93,15 +95,17 @@ class Dispatcher:
 
     async def reload(self) -> bool:
         """Read which endpoints are disabled, and look for what a command made due; if it could."""
-        try:
-            records = await self._records.records()
-        except StoreError as error:
-            log.warning("endpoints.unread", reason=str(error))
-            return False
-        for name, lane in self._lanes.items():
-            if name not in self._noted:  # else it is newer than what was read
-                lane.take_over(records.get(name))
-            lane.look_again()
+        async with self._reloading:
+            self._newer = set(self._noted)
+            try:
+                records = await self._records.records()
+            except StoreError as error:
+                log.warning("endpoints.unread", reason=str(error))
+                return False
+            for name, lane in self._lanes.items():
+                if name not in self._newer:  # else it may have been written after it was read
+                    lane.take_over(records.get(name))
+                lane.look_again()
         return True
 
     async def release(self) -> int:
@@ -133,6 +137,7 @@ class Dispatcher:
 
     def note(self, record: Record, event: Event | None) -> None:
         """Have an endpoint's health written down, and the others told."""
+        self._newer.add(record.name)
         _, events = self._noted.get(record.name, (record, []))
         self._noted[record.name] = (record, [*events, *([event] if event else [])])
         self._something.set()

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# What the driver raises; the last is for a server that is not there.
+_FAILURES: Final = (DBAPIError, sa.exc.TimeoutError, OSError)
 CHANNEL: Final = "batchwatch"  # of PostgreSQL's notifications
 _TURN: Final = 0x62617463  # the lock of whoever writes events
 _SCHEMA: Final = 0x62617464  # and of whoever changes the tables
@@ -178,7 +180,7 @@ class Database:
             with self.timed("read"):
                 async with self._engine.connect() as connection:
                     yield connection
-        except (DBAPIError, sa.exc.TimeoutError) as error:
+        except _FAILURES as error:
             raise translate(error, self.where) from error
 
     @asynccontextmanager
@@ -201,7 +203,7 @@ class Database:
                     await connection.execution_options(writes=True)
                     async with connection.begin():
                         yield connection
-        except (DBAPIError, sa.exc.TimeoutError) as error:
+        except _FAILURES as error:
             raise translate(error, self.where) from error
 
     @asynccontextmanager
@@ -227,7 +229,7 @@ class Database:
                     if self.dialect != "sqlite":  # where each statement is one that nobody began
                         await connection.execution_options(isolation_level="AUTOCOMMIT")
                     yield connection
-        except (DBAPIError, sa.exc.TimeoutError) as error:
+        except _FAILURES as error:
             raise translate(error, self.where) from error
 
     @asynccontextmanager
@@ -353,7 +355,7 @@ class Database:
                     "PRAGMA wal_checkpoint(TRUNCATE)",
                 ):
                     await connection.exec_driver_sql(pragma)
-        except (DBAPIError, sa.exc.TimeoutError) as error:
+        except _FAILURES as error:
             raise translate(error, self.where) from error
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:

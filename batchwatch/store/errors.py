@@ -64,11 +64,11 @@ _BY_MESSAGE: tuple[tuple[str, type[StoreError], str], ...] = (
 )
 
 
-def translate(error: DBAPIError | TimeoutError, where: str) -> StoreError:
+def translate(error: DBAPIError | TimeoutError | OSError, where: str) -> StoreError:
     """The database driver's ``error`` as one of ours, naming ``where`` and what to do."""
     if isinstance(error, TimeoutError):
         return StoreBusy(f"{where}: no connection became free: is its disk very slow?")
-    said = str(error.orig)
+    said = str(error) if isinstance(error, OSError) else str(error.orig)
     for fragment, kind, remedy in _BY_MESSAGE:
         if fragment in said.lower():
             return kind(f"{where}: {said}: {remedy}")

@@ -20,11 +20,51 @@ if TYPE_CHECKING:
 
     from batchwatch.store.engine import Database
 
-LAST: Final = 300  # batches, or tries, that durations are taken from
+LAST: Final = 200  # batches, or tries, that durations are taken from
 HOUR: Final = timedelta(hours=1)
 _HOUR: Final = 3_600_000_000  # microseconds
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _WHOLE: Final = sa.BigInteger()
+
+
+# Built once: to build one takes longer than most of them take to run.
+_BY_STATUS: Final = sa.select(batches.c.status, sa.func.count()).group_by(batches.c.status)
+_ACTIVE: Final = (
+    sa.select(batches.c.watch, batches.c.status, sa.func.count())
+    .where(sa.text("active"))
+    .group_by(batches.c.watch, batches.c.status)
+    .order_by(batches.c.watch, batches.c.status)
+)
+_STUCK: Final = sa.select(sa.func.count()).select_from(batches).where(sa.text("stuck IS NOT NULL"))
+_SINCE: Final = (
+    batches.c.status.in_(TERMINAL),
+    batches.c.changed_at >= sa.bindparam("since", type_=batches.c.changed_at.type),
+)
+_ENDED: Final = (
+    sa.select(batches.c.status, sa.func.count()).where(*_SINCE).group_by(batches.c.status)
+)
+_MICROS: Final = sa.type_coerce(batches.c.changed_at, _WHOLE)
+_WHICH_HOUR: Final = sa.cast((_MICROS - _MICROS % _HOUR) / _HOUR, _WHOLE).label("hour")
+_BY_HOUR: Final = (
+    sa.select(batches.c.status, _WHICH_HOUR, sa.func.count())
+    .where(*_SINCE)
+    .group_by(batches.c.status, _WHICH_HOUR)
+)
+_LIMIT: Final = sa.bindparam("limit", type_=sa.Integer)
+_DURATIONS: Final = (
+    sa.select(
+        batches.c.watch,
+        batches.c.id,
+        batches.c.created_at,
+        batches.c.updated_at,
+        batches.c.first_seen_at,
+        batches.c.changed_at,
+        batches.c.revision,
+    )
+    .where(batches.c.status == COMPLETED)
+    .order_by(batches.c.changed_at.desc())
+    .limit(_LIMIT)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,73 +94,40 @@ class Figures:
 
     async def by_status(self) -> dict[str, int]:
         """How many batches there are in each status; this alone takes longer as they grow."""
-        query = sa.select(batches.c.status, sa.func.count()).group_by(batches.c.status)
         async with self._database.read() as connection:
-            return {row[0]: row[1] for row in await connection.execute(query)}
+            return {row[0]: row[1] for row in await connection.execute(_BY_STATUS)}
 
     async def active(self) -> list[tuple[str, str, int]]:
         """Watch, status and count of the batches that are followed."""
-        query = (
-            sa.select(batches.c.watch, batches.c.status, sa.func.count())
-            .where(sa.text("active"))
-            .group_by(batches.c.watch, batches.c.status)
-            .order_by(batches.c.watch, batches.c.status)
-        )
         async with self._database.read() as connection:
-            return [(row[0], row[1], row[2]) for row in await connection.execute(query)]
+            return [(row[0], row[1], row[2]) for row in await connection.execute(_ACTIVE)]
 
     async def stuck(self) -> int:
         """How many batches are told of as stuck."""
-        query = sa.select(sa.func.count()).select_from(batches).where(sa.text("stuck IS NOT NULL"))
         async with self._database.read() as connection:
-            return await connection.scalar(query) or 0
+            return await connection.scalar(_STUCK) or 0
 
     async def ended(self, *, since: datetime) -> Mapping[str, int]:
         """How many batches have ended since then, by status."""
-        query = (
-            sa.select(batches.c.status, sa.func.count())
-            .where(batches.c.status.in_(TERMINAL), batches.c.changed_at >= since)
-            .group_by(batches.c.status)
-        )
         async with self._database.read() as connection:
-            return {row[0]: row[1] for row in await connection.execute(query)}
+            rows = await connection.execute(_ENDED, {"since": since})
+            return {row[0]: row[1] for row in rows}
 
     async def by_hour(self, *, now: datetime, hours: int) -> list[tuple[datetime, dict[str, int]]]:
         """The same for each of the last ``hours`` full hours and the present one, in order."""
         last = (now - _EPOCH) // HOUR
         first = last - hours
-        micros = sa.type_coerce(batches.c.changed_at, _WHOLE)
-        hour = (micros - micros % _HOUR) / _HOUR
-        whole = sa.cast(hour, _WHOLE).label("hour")
-        query = (
-            sa.select(batches.c.status, whole, sa.func.count())
-            .where(batches.c.status.in_(TERMINAL), batches.c.changed_at >= _EPOCH + first * HOUR)
-            .group_by(batches.c.status, whole)
-        )
         found: dict[int, dict[str, int]] = {}
         async with self._database.read() as connection:
-            for status, at, count in await connection.execute(query):
+            rows = await connection.execute(_BY_HOUR, {"since": _EPOCH + first * HOUR})
+            for status, at, count in rows:
                 found.setdefault(at, {})[status] = count
         return [(_EPOCH + one * HOUR, found.get(one, {})) for one in range(first, last + 1)]
 
     async def durations(self, *, limit: int = LAST) -> list[Duration]:
         """What the last completed batches took, the newest first."""
-        query = (
-            sa.select(
-                batches.c.watch,
-                batches.c.id,
-                batches.c.created_at,
-                batches.c.updated_at,
-                batches.c.first_seen_at,
-                batches.c.changed_at,
-                batches.c.revision,
-            )
-            .where(batches.c.status == COMPLETED)
-            .order_by(batches.c.changed_at.desc())
-            .limit(limit)
-        )
         async with self._database.read() as connection:
-            rows = (await connection.execute(query)).all()
+            rows = (await connection.execute(_DURATIONS, {"limit": limit})).all()
         return [
             Duration(row.id, row.watch, row.changed_at, seconds)
             for row in rows

@@ -24,7 +24,7 @@ from batchwatch.store.schema import (
 from batchwatch.store.views import Row, batch_row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
     from batchwatch.store.engine import Database
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 SCANNED: Final = 2_000
 _CANDIDATES: Final = 500  # batches that a text may be the beginning of, and all are looked at
 _WHOLE: Final = sa.BigInteger()
+_LOOKED_AT: Final = (  # what conditions may ask for besides those that an index leads by
+    "id", "seq", "watch", "status", "type", "state", "endpoint", "event_seq",
+    "source_directory_id", "configuration_id", "project_id",
+)  # fmt: skip
 _DEAD_OR_OPEN: Final = frozenset(State) - {State.DELIVERED}
 
 
@@ -254,41 +258,65 @@ class Pages:
         self, listed: _List, after: Key | None, limit: int
     ) -> tuple[list[tuple[Any, ...]], Key | None]:
         """The keys of a page's rows, and what the next one comes after."""
-        order = [column.desc() if listed.descending else column.asc() for column in listed.order]
         table = sa.select(listed.table).where(*listed.within)
         if after is not None:
             here = sa.tuple_(*listed.order)
             there = sa.tuple_(*(sa.literal(one) for one in after))
             table = table.where(here < there if listed.descending else here > there)
-        looked_at = SCANNED if listed.besides else limit + 1
         names = [f"key_{number}" for number in range(len(listed.order))]
-        narrow = [column for column in listed.table.c if column.name != "payload"]
-        within = (
-            table.with_only_columns(
-                *narrow,
-                *(one.label(name) for one, name in zip(listed.order, names, strict=True)),
-            )
-            .order_by(*order)
-            .limit(looked_at)
-            .subquery("within")
-        )
-        keys = [within.c[name] for name in names]
-        again = [key.desc() if listed.descending else key.asc() for key in keys]
-        query = sa.select(*keys).order_by(*again)
-        filtered = query.where(*(one(within.c) for one in listed.besides))
-        async with self._database.read() as connection:
-            found = [tuple(row) for row in await connection.execute(filtered.limit(limit + 1))]
-            if len(found) > limit:
-                return found[:limit], found[limit - 1]
-            if not listed.besides:
-                return found, None
-            last = await connection.execute(query.offset(looked_at - 1).limit(1))
-            end = last.one_or_none()
-        return found, None if end is None else tuple(end)
+        keys = [one.label(name) for one, name in zip(listed.order, names, strict=True)]
+        ordered = table.with_only_columns(*keys).order_by(*_in_order(listed, listed.order))
+        if not listed.besides:
+            async with self._database.read() as connection:
+                rows = (await connection.execute(ordered.limit(limit + 1))).all()
+            some = [tuple(row) for row in rows]
+        else:
+            query = _looked_through(listed, ordered, names, limit)
+            async with self._database.read() as connection:
+                rows = (await connection.execute(query)).all()
+            some = [tuple(row[:-1]) for row in rows if not row.is_end]
+            end = next((tuple(row[:-1]) for row in rows if row.is_end), None)
+            if len(some) <= limit:
+                return some, end
+        return some[:limit], some[limit - 1] if len(some) > limit else None
 
     async def _all(self, query: sa.Select[Any]) -> list[Row]:
         async with self._database.read() as connection:
             return [dict(row._mapping) for row in await connection.execute(query)]
+
+
+def _looked_through(
+    listed: _List, ordered: sa.Select[Any], names: Sequence[str], limit: int
+) -> sa.Select[Any]:
+    """The keys of those that match among the first ``SCANNED``, and of the last of these.
+
+    By one statement, which sees one state of the store: with one for the
+    rows and one for the end, whatever comes to be between them would be in
+    both pages, or in none.
+    """
+    narrow = [listed.table.c[name] for name in _LOOKED_AT if name in listed.table.c]
+    within = ordered.add_columns(*narrow).limit(SCANNED).subquery("within")
+    found = (
+        sa.select(*(within.c[name] for name in names), sa.false().label("is_end"))
+        .where(*(one(within.c) for one in listed.besides))
+        .order_by(*_in_order(listed, (within.c[name] for name in names)))
+        .limit(limit + 1)
+        .subquery("found")
+    )
+    end = (
+        ordered.add_columns(sa.true().label("is_end"))
+        .offset(SCANNED - 1)
+        .limit(1)
+        .subquery("end_of_them")
+    )
+    both = sa.union_all(sa.select(found), sa.select(end)).subquery("both")
+    return sa.select(both).order_by(*_in_order(listed, (both.c[name] for name in names)))
+
+
+def _in_order(
+    listed: _List, columns: Iterable[sa.ColumnElement[Any]]
+) -> list[sa.ColumnElement[Any]]:
+    return [one.desc() if listed.descending else one.asc() for one in columns]
 
 
 def _list_of_batches(wanted: WantedBatches, named: list[str] | None) -> _List:

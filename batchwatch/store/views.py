@@ -229,17 +229,19 @@ class Views:
     async def outbox(self) -> list[OutboxDepth]:
         """What is still owed, and what is dead, by endpoint and state."""
         rows: list[Row] = []
-        # Two questions, each with an index of its own: the delivered ones are never read for it.
-        for state in (OPEN, "state = 'dead'"):
+        # Two questions, each with an index of its own: the delivered ones are never read for it,
+        # and of the dead ones, which may be many, nothing but the index.
+        dead = sa.literal(State.DEAD.value).label("state")
+        for which, state in ((OPEN, deliveries.c.state), ("state = 'dead'", dead)):
             rows += await self._all(
                 sa.select(
                     deliveries.c.endpoint,
-                    deliveries.c.state,
+                    state,
                     sa.func.count().label("count"),
                     sa.func.min(deliveries.c.created_at).label("oldest"),
                 )
-                .where(sa.text(state))
-                .group_by(deliveries.c.endpoint, deliveries.c.state)
+                .where(sa.text(which))
+                .group_by(deliveries.c.endpoint, state)
             )
         return [OutboxDepth(**row) for row in rows]
 

@@ -223,7 +223,7 @@ class Access:
         if given is None and is_form(request):
             given = text_in(await read_form(request), CSRF_FIELD)
         known = visitor.csrf.encode()
-        if not hmac.compare_digest((given or "").encode(errors="surrogateescape"), known):
+        if not hmac.compare_digest((given or "").encode(errors="surrogatepass"), known):
             raise Problem(
                 403,
                 "this came from no page of this session; nothing was done: load the page again and "

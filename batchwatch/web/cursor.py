@@ -18,9 +18,10 @@ _NUMBER: Final = "[0-9]{1,18}"
 
 OfNumbers = Annotated[str, Meta(pattern=f"^{_NUMBER}$", description=_TEXT)]
 OfEvents = Annotated[str, Meta(pattern=f"^[<>]{_NUMBER}$", description=_TEXT)]
+# An id is whatever text upstream says: one that is refused here would be the end of its list.
 OfBatches = Annotated[
     str,
-    Meta(pattern=rf"^-?{_NUMBER}~[a-z0-9_-]{{1,63}}~[!-~]{{1,200}}$", description=_TEXT),
+    Meta(pattern=rf"^-?{_NUMBER}~[a-z0-9_-]{{1,63}}~[^\x00]{{1,1000}}$", description=_TEXT),
 ]
 
 

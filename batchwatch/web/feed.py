@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
@@ -22,7 +23,7 @@ from batchwatch.web.problem import Problem
 from batchwatch.web.route import Role, Route
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from batchwatch.store.pages import Key
     from batchwatch.web.live import Live
@@ -34,6 +35,7 @@ STREAMS: Final = 100  # open at once
 PAGE: Final = 100  # events that are read at once
 SIGN_OF_LIFE: Final = 15.0  # seconds without an event; proxies end what says nothing for a minute
 ELSEWHERE: Final = 2.0  # seconds between looks for what other processes have committed
+LOOK: Final = 1.0  # seconds between looks whether the asker is still there
 LONGEST: Final = 3600.0  # seconds; whoever is still there comes again
 APART: Final = 1.0  # seconds between two ticks
 RETRY: Final = 2_000  # ms until a browser that lost the connection comes again
@@ -98,12 +100,13 @@ class Feed:
         """Every event that matches, from where the asker was on."""
         fields = given(read_query(request, Query))
         after = fields.pop("after", None)
-        if last := request.headers.get("Last-Event-ID", "").strip():
-            if not re.fullmatch("[0-9]{1,18}", last):
+        if seen := request.headers.get("Last-Event-ID", "").strip():
+            if not re.fullmatch("[0-9]{1,18}", seen):
                 raise Problem(400, "Last-Event-ID: give the id of an event of this stream")
-            after = int(last)
-        if after is None:
-            after = await self._live.store.pages.last_event()
+            after = int(seen)
+        last = await self._live.store.pages.last_event()
+        # What is beyond the end is a place in a store that was lost; nothing would come for long.
+        after = last if after is None else min(after, last)
         wanted = WantedEvents(**fields, oldest_first=True)
         return await self._stream(request, self._since(after, wanted))
 
@@ -111,7 +114,7 @@ class Feed:
         """A word whenever anything has changed, once a second at most: pages are shown anew."""
         return await self._stream(request, self._ticks())
 
-    async def _since(self, after: int, wanted: WantedEvents) -> AsyncIterator[bytes]:
+    async def _since(self, after: int, wanted: WantedEvents) -> AsyncGenerator[bytes]:
         """The stream's text from ``after`` on; it has no end."""
         place: Key = (after,)
         clock = self._live.clock
@@ -119,6 +122,7 @@ class Feed:
         with self._live.listening() as heard:
             while True:
                 heard.clear()
+                end = await self._live.store.pages.last_event()
                 page = await self._live.store.pages.events(wanted, after=place, limit=PAGE)
                 for row in page.rows:
                     place = (row["seq"],)
@@ -130,6 +134,7 @@ class Feed:
                         yield f"id: {place[0]}\n\n".encode()
                     said = clock.monotonic()
                     continue
+                place = max(place, (end,))  # what does not match is looked at once as well
                 if page.rows:
                     said = clock.monotonic()
                 await clock.wait(heard, ELSEWHERE)
@@ -137,7 +142,7 @@ class Feed:
                     said = clock.monotonic()
                     yield b": still here\n\n"
 
-    async def _ticks(self) -> AsyncIterator[bytes]:
+    async def _ticks(self) -> AsyncGenerator[bytes]:
         clock = self._live.clock
         with self._live.listening() as heard:
             while True:
@@ -149,7 +154,7 @@ class Feed:
                     yield b": still here\n\n"
 
     async def _stream(
-        self, request: web.Request, texts: AsyncIterator[bytes]
+        self, request: web.Request, texts: AsyncGenerator[bytes]
     ) -> web.StreamResponse:
         """Send ``texts`` until the asker leaves, the daemon stops, or it has lasted an hour."""
         response = web.StreamResponse(
@@ -169,22 +174,28 @@ class Feed:
             await response.write(b"retry: %d\n\n" % RETRY)
             sending = asyncio.ensure_future(_send(response, texts))
             stopping = asyncio.ensure_future(self._live.stopping.wait())
+            leaving = asyncio.ensure_future(self._left(request))
+            ends = (sending, stopping, leaving)
             try:
-                await asyncio.wait(
-                    [sending, stopping], timeout=LONGEST, return_when=asyncio.FIRST_COMPLETED
-                )
+                await asyncio.wait(ends, timeout=LONGEST, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in (sending, stopping):
+                for task in ends:
                     task.cancel()
-                await asyncio.gather(sending, stopping, return_exceptions=True)
+                await asyncio.gather(*ends, return_exceptions=True)
         finally:
             self._open -= 1
         return response
 
+    async def _left(self, request: web.Request) -> None:
+        """Return when the asker has left, of which who has nothing to say is not told."""
+        while request.transport is not None and not request.transport.is_closing():
+            await self._live.clock.sleep(LOOK)
 
-async def _send(response: web.StreamResponse, texts: AsyncIterator[bytes]) -> None:
+
+async def _send(response: web.StreamResponse, texts: AsyncGenerator[bytes]) -> None:
     try:
-        async for text in texts:
-            await response.write(text)
+        async with aclosing(texts):  # so that it listens no longer, at once
+            async for text in texts:
+                await response.write(text)
     except (ConnectionError, StoreError):
         return  # who asked has gone, or comes again when the store is well

@@ -103,7 +103,10 @@ class Health:
         """The metrics, in the format that is asked for."""
         from prometheus_client.exposition import choose_encoder  # noqa: PLC0415  # pulls in a server
 
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        try:
+            encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        except (TypeError, ValueError):  # it compares versions that are no numbers with some
+            encode, content_type = choose_encoder("")
         return web.Response(
             body=encode(self._metrics.registry), headers={"Content-Type": content_type}
         )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
-UNREADABLE: Final = "the store cannot be read at present; the log says why"
+UNREADABLE: Final = "the store does not work at present; the log says why"
 A_BUG: Final = "a bug in batchwatch; its log has the traceback"
 
 
@@ -91,6 +91,8 @@ class Border:
     async def _say(
         self, request: web.Request, route: Route | None, problem: Problem
     ) -> web.StreamResponse:
+        if request.writer.output_size:  # an answer has begun, and must not look like a whole one
+            raise ConnectionAbortedError(problem.detail)
         wants_html = "text/html" in request.headers.get("Accept", "")
         apis = ("/api/", self._access.url("/api/"))
         is_page = route.page if route else not request.path.startswith(apis)

@@ -135,7 +135,8 @@ class Sessions:
 
 
 def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
+    # With surrogates, for what somebody else sent may be any text that Python can hold.
+    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
 
 
 def _mac(key: bytes, text: str) -> bytes:

@@ -17,11 +17,16 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from batchwatch.domain.routing import FOR_PROGRAMS
 from batchwatch.simulator import Simulator
+from batchwatch.store import Pages, WantedEvents
+from batchwatch.web import feed
 from tests.support.daemon import environment, running
 from tests.support.receiver import Receiver
+from tests.unit.deliver.authority import Authority
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from batchwatch.store.pages import Key, Page
 
 TOKEN = "0123456789abcdef-admin"
 EXAMPLES = os.environ.get("BATCHWATCH_TEST_EXAMPLES", "15")  # of requests for each operation
@@ -29,7 +34,7 @@ ENDED = {"batch.completed", "batch.failed", "batch.cancelled"}
 
 
 @asynccontextmanager
-async def site(folder: Path) -> AsyncIterator[tuple[str, aiohttp.ClientSession]]:
+async def site(folder: Path, **more: str) -> AsyncIterator[tuple[str, aiohttp.ClientSession]]:
     """A daemon whose batches have ended, with one receiver that takes all and one that is gone."""
     async with (
         Simulator(scenario="failing", seed=4, speed=20) as sim,
@@ -44,6 +49,7 @@ async def site(folder: Path) -> AsyncIterator[tuple[str, aiohttp.ClientSession]]
             BATCHWATCH_API_TOKEN=TOKEN,
             BATCHWATCH_ENDPOINTS__GONE__URL=f"http://127.0.0.1:{unused_port()}/",
             BATCHWATCH_ENDPOINTS__GONE__RETRY_SCHEDULE="100ms",
+            **more,
         )
         url = f"http://127.0.0.1:{port}"
         headers = {"Authorization": f"Bearer {TOKEN}"}
@@ -168,6 +174,69 @@ async def test_who_pulls_gets_every_event_once_in_order(tmp_path: Path) -> None:
     assert 60 < len(pulled) == len({one["id"] for one in pulled})
 
 
+async def test_a_listener_that_remembers_a_lost_store_hears_what_is_new(tmp_path: Path) -> None:
+    """Its last id may be far beyond the end; it does not wait until the new store gets there."""
+    beyond = {"Last-Event-ID": "999999999"}
+    async with (
+        site(tmp_path) as (_, http),
+        http.get("/api/v1/events/stream", headers=beyond) as stream,
+    ):
+        await stream.content.readuntil(b"retry: 2000\n\n")
+        async with http.post("/api/v1/endpoints/gone/disable") as answer:
+            assert 200 == answer.status
+        async with asyncio.timeout(10):
+            heard = await stream.content.readuntil(b"endpoint.disabled")
+
+    assert b"id: " in heard
+
+
+@pytest.mark.parametrize("path", ["/live", "/api/v1/events/stream"])
+async def test_who_leaves_makes_room_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Pages are left again and again; none holds its place until there is something to say."""
+    monkeypatch.setattr(feed, "STREAMS", 1)
+    async with Simulator() as sim, Receiver() as receiver:
+        port = unused_port()
+        quiet = {"BATCHWATCH_LISTEN": f"127.0.0.1:{port}", "BATCHWATCH_POLL_INTERVAL": "1h"}
+        environ = environment(sim, receiver, tmp_path, **quiet)
+        async with running(environ), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+            await sim.asked(1)
+            async with http.get(path) as first:
+                assert 200 == first.status
+            async with asyncio.timeout(feed.SIGN_OF_LIFE / 2):
+                while True:
+                    async with http.get(path) as second:
+                        if second.status == 200:
+                            break
+
+
+async def test_what_a_listener_is_not_meant_to_hear_is_looked_through_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a hundred of them would keep a processor busy while nothing happens."""
+    looks: asyncio.Queue[Key | None] = asyncio.Queue()
+    events = Pages.events
+
+    async def noted(
+        pages: Pages, wanted: WantedEvents, *, after: Key | None = None, limit: int
+    ) -> Page:
+        looks.put_nowait(after)
+        return await events(pages, wanted, after=after, limit=limit)
+
+    async with site(tmp_path) as (_, http):
+        newest = (await got(http, "/events", limit=1))["items"][0]["seq"]
+        monkeypatch.setattr(Pages, "events", noted)
+        async with http.get("/api/v1/events/stream?after=0&watch=other"):
+            assert (0,) == await looks.get()
+            async with http.post("/api/v1/endpoints/gone/disable") as answer:
+                assert 200 == answer.status
+            again = await looks.get()
+
+    assert again is not None
+    assert (newest,) <= again
+
+
 async def test_what_has_not_changed_is_not_sent_again(tmp_path: Path) -> None:
     """By its ETag."""
     async with site(tmp_path) as (_, http):
@@ -241,3 +310,26 @@ async def test_an_endpoint_is_tested_disabled_and_enabled(tmp_path: Path) -> Non
         enabled["state"],
     )
     assert 404 == missing[0]
+
+
+async def test_a_test_that_cannot_be_sent_says_why(tmp_path: Path) -> None:
+    """A file for TLS that has gone, or was renewed badly, is no bug of ours."""
+    authorities = Authority(tmp_path).file
+    async with Simulator() as sim, Receiver() as receiver:
+        port = unused_port()
+        environ = environment(
+            sim,
+            receiver,
+            tmp_path,
+            BATCHWATCH_LISTEN=f"127.0.0.1:{port}",
+            BATCHWATCH_ENDPOINTS__HOOK__TLS_CA=str(authorities),
+        )
+        async with running(environ), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+            await sim.asked(1)
+            authorities.unlink()
+            async with http.post("/api/v1/endpoints/hook/test") as answer:
+                said = await answer.json()
+
+    assert 409 == said["status"]
+    assert str(authorities) in said["detail"]
+    assert "TLS_CA" in said["detail"]

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from batchwatch.domain.batch import EndpointName
 from batchwatch.domain.delivery import Attempt, Failure, Settled, State
@@ -243,22 +244,55 @@ def test_pages_of_events_and_deliveries_are_the_whole_lists_in_order(
     assert sent == [one["id"] for one in shipped]
 
 
+async def test_what_comes_to_be_while_a_page_is_read_is_in_the_next(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who pulls gets it, and once: also where the page ends for having looked at enough."""
+    monkeypatch.setattr(pages, "SCANNED", 3)
+    await store.see(a_sighting(batch_id="bat-0"))
+    more = iter(range(1, 9))
+    ask = AsyncConnection.execute
+
+    async def then_more(self: AsyncConnection, *args: Any, **options: Any) -> Any:
+        found = await ask(self, *args, **options)
+        if (number := next(more, None)) is not None:
+            with monkeypatch.context() as as_it_was:
+                as_it_was.setattr(AsyncConnection, "execute", ask)
+                await store.see(a_sighting(batch_id=f"bat-{number}"))
+        return found
+
+    monkeypatch.setattr(AsyncConnection, "execute", then_more)
+    got: list[int] = []
+    place = 0
+    for _ in range(20):
+        wanted = WantedEvents(type="batch.*", watch="default", oldest_first=True)
+        page = await store.pages.events(wanted, after=(place,), limit=5)
+        got += [row["seq"] for row in page.rows]
+        place = int(page.after[0]) if page.after else max([place, *got])
+    every = await store.pages.events(WantedEvents(oldest_first=True), limit=100)
+
+    assert [row["seq"] for row in every.rows] == got
+
+
 async def test_a_delivery_is_shown_with_its_tries(store: Store) -> None:
-    """In their order, each with what came back."""
+    """In their order, each with what came back; in lists with the last of them."""
     await store.see(a_sighting())
     (claimed, *_) = await store.outbox.claim(HOOK, limit=1)
-    refused = Attempt(at(1), 0.25, Failure.SERVER_ERROR, status_code=500, response="no")
-    await store.outbox.settle([Settled(claimed, refused, State.DEAD, reason="1 try failed")])
+    slow = Attempt(at(1), 9.0, Failure.TIMEOUT)
+    await store.outbox.settle([Settled(claimed, slow, State.PENDING, due_in=0)])
+    (again, *_) = await store.outbox.claim(HOOK, limit=1)
+    refused = Attempt(at(2), 0.25, Failure.SERVER_ERROR, status_code=500, response="no")
+    await store.outbox.settle([Settled(again, refused, State.DEAD, reason="2 tries failed")])
 
     found = await store.pages.delivery(claimed.id)
+    (listed,) = (await store.pages.deliveries(WantedDeliveries(state="dead"), limit=9)).rows
 
     assert found is not None
-    assert ("dead", "1 try failed", 500) == (
-        found["state"],
-        found["reason"],
-        found["status_code"],
-    )
-    assert [(1, at(1), 250.0, "no")] == [
+    for shown in (found, listed):
+        assert ("dead", "2 tries failed", 2, 500, at(2)) == tuple(
+            shown[name] for name in ("state", "reason", "attempts", "status_code", "tried_at")
+        )
+    assert [(1, at(1), 9_000.0, None), (2, at(2), 250.0, "no")] == [
         (one["number"], one["started_at"], one["duration_ms"], one["response"])
         for one in found["tries"]
     ]
@@ -319,6 +353,18 @@ async def test_figures_of_an_endpoint_are_of_its_last_tries(store: Store) -> Non
     assert (2, 1, [0.25]) == (tries.tried, tries.taken, list(tries.seconds))
     assert 0 == (await store.figures.tries(EndpointName("other"))).tried
     assert [HOOK] == [one.name for one in await store.figures.latencies()]
+
+
+async def test_what_was_given_up_was_not_received(store: Store) -> None:
+    """So it is in no figure of how soon messages are."""
+    await store.see(a_sighting(), a_sighting(batch_id="bat-2"))
+    first, second = await store.outbox.claim(HOOK, limit=2)
+    await store.outbox.settle([
+        Settled(first, Attempt(at(1), 0.25, status_code=204), State.DELIVERED),
+        Settled(second, Attempt(at(1), 9.0, Failure.TIMEOUT), State.DEAD, reason="over"),
+    ])  # fmt: skip
+
+    assert 1 == len(await store.figures.latencies())
 
 
 # -------------------------------------------------------------------------------------- parts

@@ -21,6 +21,7 @@ from batchwatch.web.dashboard.pages import Dashboard
 from batchwatch.web.feed import Feed
 from batchwatch.web.health import Health, Troubles
 from batchwatch.web.live import Live, WatchNow
+from batchwatch.web.outside import Outside
 from batchwatch.web.problem import Problem
 from batchwatch.web.route import Role
 from batchwatch.web.server import serve
@@ -52,6 +53,9 @@ class As:
         request[VISITOR] = Visitor(role=self.role)
         if self.role < route.role:
             raise Problem(403, "that needs BATCHWATCH_API_TOKEN")
+
+    def outside(self, request: web.Request) -> Outside:
+        return Outside(None, request.scheme, request.host)
 
     def protect(self, request: web.Request, response: web.StreamResponse) -> None:
         del request, response
@@ -87,7 +91,7 @@ class Site:
 
 
 @asynccontextmanager
-async def a_site(  # what can be otherwise
+async def a_site(  # noqa: PLR0913  # what can be otherwise
     url: str,
     *,
     role: Role = Role.ADMIN,
@@ -95,8 +99,9 @@ async def a_site(  # what can be otherwise
     troubles: Troubles | None = None,
     prefix: str = "",
     answer: Attempt | None = None,
+    access: Access | None = None,
 ) -> AsyncIterator[Site]:
-    """Serve the store at ``url`` to one who has ``role``."""
+    """Serve the store at ``url`` to one who has ``role``, or by the true ``access``."""
     clock = ManualClock()
     database = await Database.open(url)
     store = Store(database, Router(dict.fromkeys((ENDPOINT,), FOR_PROGRAMS)), clock)
@@ -149,19 +154,20 @@ async def a_site(  # what can be otherwise
         poll=lambda name: asked.append(("poll", name)),
     )
     api = Api(live)
-    dashboard = Dashboard(live, api, prefix=prefix)
+    # The true one is tested elsewhere, but for what needs both.
+    guard = access or cast("Access", As(role, prefix))
+    dashboard = Dashboard(live, api, access=guard)
     health = Health(
         metrics=Metrics(), troubles=found, keys=lambda: (), for_people=dashboard.overview
     )
     routes = [*health.routes(), *Feed(live).routes(), *api.routes(), *dashboard.routes()]
-    access = cast("Access", As(role, prefix))  # the real one is tested elsewhere
     try:
         async with (
             serve(
                 "127.0.0.1",
                 0,
                 routes,
-                access=access,
+                access=guard,
                 metrics=Metrics(),
                 explain=dashboard.explain,
             ) as address,

@@ -27,7 +27,19 @@ if TYPE_CHECKING:
     from typer.testing import Result
 
 COMMANDS = (
-    *("run", "check", "certify", "demo", "simulate", "ls", "show", "wait", "prove", "audit"),
+    *(
+        "run",
+        "check",
+        "certify",
+        "demo",
+        "simulate",
+        "ls",
+        "show",
+        "wait",
+        "tail",
+        "prove",
+        "audit",
+    ),
     *("deliveries", "replay", "test", "endpoints", "enable", "disable", "version", "secret"),
 )
 PATH = "/services/T0001/B0002/path-s3cret"

@@ -195,16 +195,24 @@ async def test_without_the_extra_it_is_said_how_to_get_it(
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "-1", "max_queue_size"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "99999999999999999999", "too large"),
+        ("OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER", "none", "credential_provider"),
+    ],
+)
 async def test_a_value_that_the_sdk_does_not_take_keeps_them_off(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
 ) -> None:
-    """And not the daemon."""
-    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "-1")
+    """And not the daemon, whatever the SDK raises over it."""
+    monkeypatch.setenv(name, value)
     with capture_logs() as logs:
         async with opened(TO, version="1") as traces:
             assert not traces.is_on
 
-    assert "max_queue_size" in logs[0]["reason"]
+    assert said in logs[0]["reason"]
 
 
 async def test_what_the_sdk_says_is_told_once_and_without_what_it_quotes(

@@ -327,6 +327,22 @@ class Spread(Struct):
     p95: Seconds | None
 
 
+class Took(Struct):
+    """How long one completed batch took."""
+
+    watch: str
+    batch_id: str
+    ended_at: datetime
+    seconds: Seconds
+
+
+class Troubles(Struct):
+    """Which parts are not well and why, by their names."""
+
+    grave: Annotated[dict[str, str], Meta(description="Of the daemon: it is not ready.")]
+    ailing: Annotated[dict[str, str], Meta(description="Of others, such as an endpoint.")]
+
+
 class Stats(Struct):
     """How it goes."""
 
@@ -336,11 +352,14 @@ class Stats(Struct):
     active: list[ActiveCount]
     stuck: Count
     overdue: Annotated[
-        int, Meta(ge=0, description="Of the oldest 200 active ones: longer than nine in ten took.")
+        int, Meta(ge=0, description="Of the oldest 100 active ones: longer than nine in ten took.")
     ]
     ended_today: Annotated[dict[str, int], Meta(description="Since midnight UTC, by status.")]
     hours: list[Hour]
     duration: Annotated[Spread, Meta(description="Of the last completed batches.")]
+    took: Annotated[list[Took], Meta(description="These, the newest first.")]
     latency: Annotated[Spread, Meta(description="From observation to receipt, of the last.")]
+    latencies: Annotated[list[Seconds], Meta(description="These, the newest first.")]
+    troubles: Troubles
     owed: Count
     dead: Count

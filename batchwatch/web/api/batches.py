@@ -135,15 +135,16 @@ class Batches:
         """
         row = await self._found(asked)
         start = 0 if query.cursor is UNSET else int(query.cursor)
+        # By their places among all: those of a fate become more and fewer meanwhile.
         files = [
-            one
-            for one in await self._live.store.views.files(row)
-            if query.fate in (UNSET, one["fate"] or "open")
+            (place, one)
+            for place, one in enumerate(await self._live.store.views.files(row), start=1)
+            if place > start and query.fate in (UNSET, one["fate"] or "open")
         ]
-        end = start + query.limit
+        some = files[: query.limit]
         return answers.Page(
-            [_file(one) for one in files[start:end]],
-            str(end) if end < len(files) else None,
+            [_file(one) for _, one in some],
+            str(some[-1][0]) if len(files) > len(some) else None,
         )
 
     async def _found(self, asked: Asked) -> dict[str, Any]:

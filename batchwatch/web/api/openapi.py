@@ -49,7 +49,7 @@ _FAILURES: Final = {
     414: "The query is too long.",
     415: "The body is not JSON.",
     421: "It was asked for under a name that is not this machine's own.",
-    503: "The store cannot be read at present.",
+    503: "The store does not work at present.",
 }
 
 

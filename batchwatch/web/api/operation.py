@@ -28,7 +28,7 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 
 PRINTABLE: Final = r"[^\x00-\x1f\x7f]"  # not all databases take a NUL
-Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=f"^{PRINTABLE}+$")]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=300, pattern=f"^{PRINTABLE}+$")]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=200, description="The most items of a page.")]
 # What stands in a path, where it is not just any text. So no name is taken for an id.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET, Struct, UnsetType
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from batchwatch.web.live import Live, WatchNow
 
 A_DAY: Final = timedelta(days=1)
-OLDEST: Final = 200  # active batches that are compared with what is expected of them
+OLDEST: Final = 100  # active batches that are compared with what is expected of them
 HOURS: Final = 24
+_EARLIEST: Final = datetime(1970, 1, 2, tzinfo=UTC)  # nothing was watched before, by any clock
 
 
 class Since(Struct, forbid_unknown_fields=True):
@@ -47,23 +48,32 @@ class Running:
         del query
         now = self._live.clock.now()
         figures = self._live.store.figures
+        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        # One after another: at once, their threads would wait for each other's turns.
+        troubles = await self._live.troubles()
+        active = await figures.active()
+        took, told = await figures.durations(), await figures.latencies()
         owed, dead = await self._owed()
         return answers.Stats(
             now=now,
             started_at=self._live.started_at,
             batches=await figures.by_status(),
-            active=[answers.ActiveCount(*one) for one in await figures.active()],
+            active=[answers.ActiveCount(*one) for one in active],
             stuck=await figures.stuck(),
             overdue=await self._overdue(now),
-            ended_today=dict(
-                await figures.ended(since=now.replace(hour=0, minute=0, second=0, microsecond=0))
-            ),
+            ended_today=dict(await figures.ended(since=midnight)),
             hours=[
-                answers.Hour(start, counts)
-                for start, counts in await figures.by_hour(now=now, hours=HOURS)
+                answers.Hour(start, ended)
+                for start, ended in await figures.by_hour(now=now, hours=HOURS)
             ],
-            duration=spread_of([one.seconds for one in await figures.durations()]),
-            latency=spread_of([one.seconds for one in await figures.latencies()]),
+            duration=spread_of([one.seconds for one in took]),
+            took=[
+                answers.Took(one.watch, one.name, one.ended_at, round(one.seconds, 3))
+                for one in took
+            ],
+            latency=spread_of([one.seconds for one in told]),
+            latencies=[round(one.seconds, 3) for one in told],
+            troubles=answers.Troubles(dict(troubles.grave), dict(troubles.ailing)),
             owed=owed,
             dead=dead,
         )
@@ -106,7 +116,7 @@ class Running:
         """
         one = self._watch(asked)
         now = self._live.clock.now()
-        since = now - A_DAY if query.since is UNSET else min(query.since, now)
+        since = now - A_DAY if query.since is UNSET else max(_EARLIEST, min(query.since, now))
         found = (await self._coverage(since, now)).get(one.name)
         if found is None:
             raise Problem(404, f"watch {one.name} has not begun yet")
@@ -218,7 +228,7 @@ class Running:
 
     async def _coverage(self, since: datetime, now: datetime) -> dict[str, answers.Coverage]:
         # A little more than asked for, since upstream's clock may be another.
-        rows = await self._live.store.views.ledgers(_earlier(since))
+        rows = await self._live.store.views.ledgers(since - A_DAY)
         intervals = {one.name: one.interval for one in self._live.watches()}
         found = {}
         for row in rows:
@@ -258,10 +268,3 @@ def spread_of(seconds: Sequence[float]) -> answers.Spread:
     if not ordered:
         return answers.Spread(0, None, None)
     return answers.Spread(len(ordered), quantile(ordered, 0.5), quantile(ordered, 0.95))
-
-
-def _earlier(moment: datetime) -> datetime:
-    try:
-        return moment - A_DAY
-    except OverflowError:
-        return moment

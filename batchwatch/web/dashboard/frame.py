@@ -117,6 +117,7 @@ class Frame:
             "number": wording.number,
             "share": wording.share,
             "moment": wording.moment,
+            "in_field": wording.in_field,
             "ago": pass_context(lambda context, at: wording.ago(at, context["now"])),
             "so_far": pass_context(lambda context, at: wording.so_far(at, context["now"])),
         }

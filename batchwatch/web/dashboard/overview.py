@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from batchwatch.web.api import answers
     from batchwatch.web.api.interface import Api
     from batchwatch.web.dashboard.frame import Frame
-    from batchwatch.web.health import Troubles
     from batchwatch.web.live import Live
 
 SETTLED: Final = 50  # the last batches that reasons of failures are taken from
@@ -81,9 +80,6 @@ class Overview:
         )
         latest = await events.list_events(QueryOfEvents(limit=8), _NOTHING)
         dead = await events.list_deliveries(QueryOfDeliveries(state="dead", limit=5), _NOTHING)
-        troubles = await self._live.troubles()
-        figures = self._live.store.figures
-        took = await figures.durations()
         reasons = reasons_of(
             one.payload["data"] for one in settled.items if one.occurred_at >= now - A_DAY
         )
@@ -99,27 +95,26 @@ class Overview:
             latest=latest.items,
             dead=dead.items,
             reasons=reasons[:REASONS],
-            concerns=list(self._concerns(stats, troubles, watches, endpoints)),
+            concerns=list(self._concerns(stats, watches, endpoints)),
             running=sum(one.count for one in stats.active),
             active=_by_status(stats.active),
-            dots=[Dot(one.name, one.ended_at, one.seconds) for one in took],
-            latencies=[one.seconds for one in await figures.latencies()],
+            dots=[Dot(one.batch_id, one.ended_at, one.seconds) for one in stats.took],
+            latencies=stats.latencies,
         )
 
     def _concerns(
         self,
         stats: answers.Stats,
-        troubles: Troubles,
         watches: Sequence[answers.Watch],
         endpoints: Sequence[answers.Endpoint],
     ) -> Iterator[Concern]:
         """What is not as it should be, the gravest first."""
         link = self._frame.link
-        for name, why in troubles.grave.items():
+        for name, why in stats.troubles.grave.items():
             yield Concern("bad", name, link("watches"), why)
-        for name, why in troubles.ailing.items():
+        for name, why in stats.troubles.ailing.items():
             yield Concern("held", name, link("endpoints"), why)
-        yield from self._of_endpoints(endpoints, set(troubles.ailing))
+        yield from self._of_endpoints(endpoints, set(stats.troubles.ailing))
         yield from self._of_figures(stats)
         for watch in watches:
             gaps = watch.coverage.gaps if watch.coverage else []

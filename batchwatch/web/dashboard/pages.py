@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchwatch.web.access import VISITOR
 from batchwatch.web.api.operation import strict
 from batchwatch.web.dashboard.batches import BatchPages
 from batchwatch.web.dashboard.frame import Frame
@@ -12,24 +11,26 @@ from batchwatch.web.dashboard.outbox import OutboxPages
 from batchwatch.web.dashboard.overview import Overview
 from batchwatch.web.dashboard.reference import chapters_of
 from batchwatch.web.dashboard.running import RunningPages
-from batchwatch.web.problem import Problem
 from batchwatch.web.route import Role, Route
 
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from batchwatch.web.access import Access
     from batchwatch.web.api.interface import Api
     from batchwatch.web.live import Live
+    from batchwatch.web.problem import Problem
 
 
 class Dashboard:
     """What people see. Pages need what reading needs; deeds need what an admin may."""
 
-    def __init__(self, live: Live, api: Api, *, prefix: str = "") -> None:
-        """``prefix`` is the path that a proxy serves all under."""
+    def __init__(self, live: Live, api: Api, *, access: Access) -> None:
+        """``access`` says who may see the page at ``/``, and under which path all is served."""
         self._api = api
-        self._frame = Frame(live.clock, prefix=prefix)
-        self._overview = Overview(self._frame, live, api)
+        self._access = access
+        self._frame = Frame(live.clock, prefix=access.prefix)
+        self._home = Route("GET", "/", Overview(self._frame, live, api).page, page=True)
         self._batches = BatchPages(self._frame, live, api)
         self._outbox = OutboxPages(self._frame, live, api)
         self._running = RunningPages(self._frame, live, api)
@@ -65,10 +66,12 @@ class Dashboard:
         ]
 
     async def overview(self, request: web.Request) -> web.StreamResponse:
-        """The page at ``/``, where programs are answered something that is open to everybody."""
-        if request[VISITOR].role < Role.READ:
-            raise Problem(401, "these pages are for whoever has a token")
-        return await self._overview.page(request)
+        """The page at ``/``, where programs are answered something that is open to everybody.
+
+        So nobody has asked yet who wants to see it, and under which name.
+        """
+        await self._access.admit(request, self._home)
+        return await self._home.handler(request)
 
     async def explain(self, request: web.Request, problem: Problem) -> web.Response:
         """What went wrong, to a person."""
@@ -83,10 +86,10 @@ class Dashboard:
         return self._frame.page(request, "login.html", status=status, **context)
 
     async def _reference(self, request: web.Request) -> web.Response:
+        outside = self._access.outside(request)
         return self._frame.page(
-            request, "api.html", chapters=chapters_of(self._api.document), server=_server(request)
+            request,
+            "api.html",
+            chapters=chapters_of(self._api.document),
+            server=f"{outside.scheme}://{outside.host}",
         )
-
-
-def _server(request: web.Request) -> str:
-    return f"{request.url.scheme}://{request.host}"

@@ -61,6 +61,14 @@ def moment(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def in_field(at: datetime) -> str:
+    """A moment as a form has it and gives it back: in UTC, without its zone."""
+    try:
+        return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="minutes")
+    except OverflowError:  # beyond the first year, or the last one
+        return ""
+
+
 def number(count: float) -> str:
     """A count with its thousands apart."""
     return f"{count:,}"

@@ -12,14 +12,27 @@ from batchwatch.deliver import dispatcher as module
 from batchwatch.deliver.dispatcher import STALLED
 from batchwatch.deliver.lane import STORE_PAUSE
 from batchwatch.domain.batch import RUNNING
+from batchwatch.domain.delivery import Failure
 from batchwatch.metrics import Metrics
 from batchwatch.store.outbox import LEASE
-from tests.unit.deliver.outbox import HOOK, OTHER, Desk, Store, asleep, dispatching, refused
+from tests.unit.deliver.outbox import (
+    HOOK,
+    OTHER,
+    Desk,
+    Store,
+    asleep,
+    dispatching,
+    opened,
+    refused,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from pathlib import Path
 
+    from batchwatch.domain.batch import EndpointName
     from batchwatch.domain.delivery import Attempt, Claimed, Settled
+    from batchwatch.domain.health import Record
     from tests.support.clock import ManualClock
 
 
@@ -313,3 +326,25 @@ async def test_a_store_that_hangs_is_named(
         await store.outbox.until_written(1)
 
     assert dispatcher.stall() is None
+
+
+async def test_what_is_noted_while_the_records_are_read_is_newer(
+    clock: ManualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else an endpoint that is gone would be sent to again, until the next command."""
+    async with opened(f"sqlite+aiosqlite:///{tmp_path / 'other.db'}", clock, HOOK, OTHER) as store:
+        gone, other = Desk(schedule=()), Desk(OTHER)
+        gone.always = refused(Failure.GONE)
+        read = store.endpoints.records
+
+        async def read_slowly() -> dict[EndpointName, Record]:
+            found = await read()
+            await store.see("bat-1")
+            await other.until(2)  # of which one says that it was disabled: that is written
+            return found
+
+        async with dispatching(store, clock, gone, other) as dispatcher:
+            await asleep(clock, at_most=60)
+            monkeypatch.setattr(store.endpoints, "records", read_slowly)
+            await dispatcher.reload()
+            assert "disabled" in dispatcher.troubles()[HOOK]

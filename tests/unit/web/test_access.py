@@ -309,6 +309,18 @@ async def test_a_form_that_cannot_be_read_is_said(content_type: str, data: bytes
     assert HTTPStatus.BAD_REQUEST == answer.status
 
 
+@pytest.mark.parametrize("text", [b"\\ud800", b"\\udcff"])
+async def test_halves_of_characters_are_no_token_and_no_word_of_a_page(text: bytes) -> None:
+    """Some charsets have them, anybody may name one, and each would be a traceback in the log."""
+    form = "application/x-www-form-urlencoded; charset=raw_unicode_escape"
+    async with visited() as site:
+        signed_in = await site.ask("/login", "POST", Content_Type=form, data=b"token=" + text)
+        cookie, _ = await site.session()
+        done = await site.ask("/do", "POST", Cookie=cookie, Content_Type=form, data=b"csrf=" + text)
+
+    assert (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) == (signed_in.status, done.status)
+
+
 async def test_a_form_that_is_larger_than_any_is_not_read() -> None:
     """Whoever has a session may not fill the memory either."""
     async with visited() as site:

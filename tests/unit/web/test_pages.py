@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -9,14 +10,19 @@ import re
 import subprocess
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
+import sqlalchemy as sa
+from yarl import URL
 
 from batchwatch.domain.batch import COMPLETED, FAILED, RUNNING, BatchId, FileOutcome, Status
 from batchwatch.domain.delivery import Attempt, Failure, Settled, State
 from batchwatch.store import StoreError
+from batchwatch.store.schema import coverage, gaps
+from batchwatch.web.access import Access
 from batchwatch.web.dashboard.export import MOST
 from batchwatch.web.health import Troubles
 from batchwatch.web.route import Role
@@ -24,7 +30,10 @@ from tests.support.builders import WATCH, a_recorder, a_sighting, at
 from tests.support.site import ENDPOINT, HTML, Site, a_site
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
+
+    from batchwatch.store import Page
 
 PAGES = ("/", "/batches", "/deliveries", "/events", "/endpoints", "/watches", "/api")
 # Markup, an end of an attribute, a word that turns what follows around, and a path.
@@ -65,6 +74,17 @@ async def refuse(site: Site, *, response: str = "no", detail: str = "it answered
             )
             for one in found
         ])  # fmt: skip
+
+
+async def everything(url: str, path: str) -> bytes:
+    """All bytes that come as an answer, until the connection is closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", URL(url).port)
+    lines = f"GET {path} HTTP/1.1", "Host: localhost", "Accept: text/html", "Connection: close"
+    writer.write("\r\n".join((*lines, "", "")).encode())
+    raw = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return raw
 
 
 # ------------------------------------------------------------------------------- each page
@@ -165,6 +185,24 @@ async def test_the_overview_names_troubles_and_why(url: str) -> None:
     assert "answered 401: check LLAMA_CLOUD_API_KEY" in text
 
 
+@pytest.mark.parametrize(("closed_at", "is_told"), [(None, True), (at(90), False)])
+async def test_time_that_nobody_watched_is_a_concern_until_it_is_listed(
+    closed_at: datetime | None, url: str, *, is_told: bool
+) -> None:
+    """What was listed afterwards needs nobody."""
+    gap = {"gap_from": at(10), "gap_to": at(60), "kind": "failing", "closed_at": closed_at}
+    async with a_site(url) as site:
+        site.clock.advance(120)
+        window = {"covered_from": at(0), "covered_to": at(120), "passes": 9}
+        async with site.store.database.write() as connection:
+            await connection.execute(sa.insert(coverage).values(watch=WATCH, **window))
+            await connection.execute(sa.insert(gaps).values(watch=WATCH, **gap))
+        text = await site.page("/")
+
+    assert is_told is ("1 gap in the last day" in text)
+    assert is_told is not ("All is well" in text)
+
+
 async def test_a_batch_tells_its_story(url: str) -> None:
     """Statuses with their durations, what became of its files and why, and who was told."""
     files = (
@@ -214,6 +252,25 @@ async def test_filters_stand_in_the_address_and_in_the_form(url: str) -> None:
     assert ("bat-b" in text, "bat-a" in text) == (True, False)
     assert '<input type="hidden" name="status" value="FAILED">' in text
     assert 'value="2026-11-24T00:00"' in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        ("2026-11-24T08:00:30%2B05:00", "2026-11-24T03:00"),
+        ("2026-11-24T08:00", "2026-11-24T08:00"),
+        ("2026-11-24", "2026-11-24T00:00"),
+        ("0001-01-01T00:00:00%2B05:00", ""),
+    ],
+)
+async def test_a_moment_is_in_the_form_as_it_is_meant_there(
+    asked: str, shown: str, url: str
+) -> None:
+    """In UTC, whatever zone it came in: to send the form again changes nothing."""
+    async with a_site(url) as site:
+        text = await site.page(f"/batches?since={asked}")
+
+    assert f'name="since" type="datetime-local" value="{shown}"' in text
 
 
 async def test_pages_of_a_list_follow_each_other(url: str) -> None:
@@ -365,6 +422,31 @@ async def test_an_export_has_its_bounds(url: str) -> None:
     assert MOST + 1 == len(text.splitlines())
 
 
+async def test_an_export_that_cannot_go_on_is_broken_off(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No page about it stands in the midst of its rows, and none takes it for whole."""
+    async with a_site(url) as site:
+        for number in range(201):
+            await see(site, f"bat-{number}", updated=number)
+        read, asked = site.store.pages.batches, 0
+
+        async def break_down(*args: Any, **more: Any) -> Page:
+            nonlocal asked
+            asked += 1
+            if asked > 1:
+                raise StoreError("the disk is gone")
+            return await read(*args, **more)
+
+        monkeypatch.setattr(site.store.pages, "batches", break_down)
+        raw = await everything(site.url, "/batches?format=csv")
+
+    assert 1 == raw.count(b"HTTP/1.1")
+    assert b"bat-1," in raw
+    assert not raw.endswith(b"0\r\n\r\n")
+    assert [] == caplog.records
+
+
 # ----------------------------------------------------------------------------------- deeds
 
 DEEDS = {
@@ -486,18 +568,52 @@ async def test_while_the_store_cannot_be_read_a_page_says_that(
         monkeypatch.setattr(site.store.pages, "batches", broken)
         text = await site.page("/batches", status=503)
 
-    assert "the store cannot be read at present" in text
+    assert "the store does not work at present" in text
     assert "the disk is gone" not in text
     assert 'href="/readyz"' in text
 
 
-async def test_who_may_not_read_learns_how_to_log_in(url: str) -> None:
-    """And sees nothing of what is behind it."""
-    async with a_site(url, role=Role.NONE) as site:
-        text = await site.page("/", status=401)
+async def test_who_may_not_read_is_led_to_the_login_from_the_root(url: str) -> None:
+    """And sees nothing of what is behind it; a wrong token leads nowhere."""
+    async with a_site(url, access=Access(token="0123456789abcdef")) as site:
+        async with site.http.get("/", headers=HTML, allow_redirects=False) as answer:
+            found = answer.status, answer.headers["Location"]
+        wrong = HTML | {"Authorization": "Bearer fedcba9876543210"}
+        async with site.http.get("/", headers=wrong) as answer:
+            refused, text = answer.status, await answer.text()
 
-    assert 'href="/login?next=%2F"' in text
+    assert ((303, "/login"), 401) == (found, refused)
+    assert "Log in" in text
     assert "Finished today" not in text
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_without_a_token_no_page_is_shown_under_anothers_name(path: str, url: str) -> None:
+    """A site that gives its name to 127.0.0.1 could read it, the first page as any other."""
+    async with (
+        a_site(url, access=Access(token=None)) as site,
+        site.http.get(path, headers=HTML | {"Host": "evil.example"}) as answer,
+    ):
+        assert 421 == answer.status
+        assert "evil.example" not in await answer.text()
+
+
+async def test_examples_are_for_who_asks_from_beyond_the_proxy(url: str) -> None:
+    """A token must not be sent in the clear to where the page was got by https."""
+    access = Access(token="0123456789abcdef", proxies=[ip_network("127.0.0.0/8")])
+    asked = HTML | {
+        "Authorization": "Bearer 0123456789abcdef",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "batches.example",
+    }
+    async with (
+        a_site(url, access=access) as site,
+        site.http.get("/api", headers=asked) as answer,
+    ):
+        text = await answer.text()
+
+    assert "https://batches.example/api/v1/batches" in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
 
 
 def test_what_makes_pages_is_loaded_when_somebody_looks() -> None:

@@ -23,6 +23,7 @@ from structlog.testing import capture_logs
 from batchwatch import __version__
 from batchwatch.metrics import Metrics
 from batchwatch.simulator import Simulator, Switch
+from batchwatch.web import server
 from batchwatch.web.access import Access
 from batchwatch.web.health import Health, Troubles
 from batchwatch.web.server import ListenError, serve
@@ -100,6 +101,26 @@ async def test_who_is_ready_says_what_ails_all_the_same() -> None:
         assert (200, {"ready": True, "troubles": ailing}) == (got.status, await got.json())
 
 
+async def test_who_holds_connections_without_a_word_does_not_take_our_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One too many is refused, told once, and there is room again when one has gone."""
+    monkeypatch.setattr(server, "CONNECTIONS", 2)
+    with capture_logs() as logs:
+        async with served() as site, asyncio.timeout(10):
+            mute = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(2)]
+            for _ in range(2):
+                reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+                assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+                writer.close()
+            mute[0][1].close()
+            while (await site.asked("/livez"))[0] != HTTPStatus.OK:
+                pass
+            mute[1][1].close()
+
+    assert [("connections.refused", 2)] == [(one["event"], one["limit"]) for one in logs]
+
+
 async def test_ready_is_who_has_no_trouble() -> None:
     """In a form that programs read."""
     async with served() as site, site.http.get("/readyz") as answer:
@@ -151,6 +172,15 @@ async def test_a_daemon_is_ready_after_its_first_poll_and_not_while_upstream_ref
     assert "watch default" in text
     assert "LLAMA_CLOUD_API_KEY" in text
     assert "llx-simulator" not in text
+
+
+@pytest.mark.parametrize("version", ["zzz", "1.", "1.x.0"])
+async def test_a_version_of_metrics_that_is_none_is_taken_for_none(version: str) -> None:
+    """And is no bug of ours with a traceback."""
+    headers = {"Accept": f"application/openmetrics-text; version={version}"}
+    async with served() as site, site.http.get("/metrics", headers=headers) as answer:
+        assert HTTPStatus.OK == answer.status
+        assert "batchwatch_delivery_attempts" in await answer.text()
 
 
 @pytest.mark.parametrize("accept", ["", "text/plain", "application/openmetrics-text"])

@@ -1,0 +1,173 @@
+"""The live feed: whoever was away misses nothing, and whoever listens costs little."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchwatch.domain.batch import EventId, WatchName
+from batchwatch.domain.event import Event
+from batchwatch.following import Messages
+from batchwatch.web import feed
+from tests.support.builders import at
+from tests.support.site import a_site
+
+if TYPE_CHECKING:
+    from tests.support.site import Site
+
+STREAM = "/api/v1/events/stream"
+TYPES = ("watch.failing", "watch.recovered")
+
+
+async def tell(site: Site, number: int, *, type_: str = TYPES[0], watch: str = "default") -> None:
+    """Commit one event, and let those know who listen."""
+    event = Event(EventId(f"evt_{number:032x}"), type_, WatchName(watch), at(number), {})
+    async with site.store.database.write() as connection:
+        await site.store.outbox.enqueue(connection, [event])
+    site.store.outbox.committed([event])
+
+
+async def listen(
+    site: Site, count: int, *, query: str = "", last_id: str = ""
+) -> tuple[list[dict[str, Any]], str]:
+    """The next ``count`` events, and the place after them."""
+    messages = Messages(last_id=last_id)
+    found: list[dict[str, Any]] = []
+    headers = {"Last-Event-ID": last_id} if last_id else {}
+    async with asyncio.timeout(20), site.http.get(STREAM + query, headers=headers) as answer:
+        assert (200, "text/event-stream") == (answer.status, answer.content_type)
+        while len(found) < count:
+            # Until the next empty line: so it stops in the middle of what was sent at once.
+            block = await answer.content.readuntil(b"\n\n")
+            found += [json.loads(text) for text in messages.feed(block)]
+    return found, messages.last_id
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite+aiosqlite:///{tmp_path / 'batchwatch.db'}"
+
+
+@settings(max_examples=15, deadline=None)
+@given(visits=st.lists(st.tuples(st.integers(0, 4), st.integers(1, 4)), min_size=1, max_size=5))
+def test_whoever_comes_and_goes_hears_each_event_once_in_order(
+    visits: list[tuple[int, int]],
+) -> None:
+    """Whatever happens while they are away, and wherever in the stream they leave."""
+
+    async def follow() -> tuple[list[int], int]:
+        with tempfile.TemporaryDirectory() as folder:
+            async with a_site(f"sqlite+aiosqlite:///{Path(folder) / 'batchwatch.db'}") as site:
+                told, last_id = 0, "0"
+                heard: list[int] = []
+                for more, wanted in visits:
+                    for _ in range(more):
+                        told += 1
+                        await tell(site, told)
+                    count = min(wanted, told - len(heard))
+                    if count:
+                        found, last_id = await listen(site, count, last_id=last_id)
+                        heard += [int(one["id"].removeprefix("evt_"), 16) for one in found]
+                rest, _ = await listen(site, told - len(heard), last_id=last_id)
+                heard += [int(one["id"].removeprefix("evt_"), 16) for one in rest]
+                return heard, told
+
+    heard, told = asyncio.run(follow())
+    assert list(range(1, told + 1)) == heard
+
+
+async def test_who_listens_hears_at_once(url: str) -> None:
+    """Without a place, of what comes from then on; each as the API shows it."""
+    async with a_site(url) as site:
+        await tell(site, 1)
+        async with asyncio.timeout(10), site.http.get(STREAM) as answer:
+            await answer.content.readuntil(b"retry: 2000\n\n")
+            await tell(site, 2)
+            block = await answer.content.readuntil(b"\n\n")
+        async with site.http.get("/api/v1/events?after=1") as page:
+            (expected,) = (await page.json())["items"]
+
+    assert f"id: {expected['seq']}\ndata: ".encode() == block[: block.index(b"{")]
+    assert expected == json.loads(block[block.index(b"{") :])
+
+
+async def test_only_what_is_wanted_is_heard_and_the_rest_is_passed(url: str) -> None:
+    """By type, group and watch; nobody is told again of what was looked through."""
+    async with a_site(url) as site:
+        for number in range(1, 9):
+            await tell(site, number, type_=TYPES[number % 2], watch=f"watch-{number % 3}")
+        by_type, _ = await listen(site, 4, query=f"?after=0&type={TYPES[0]}")
+        by_watch, _ = await listen(site, 2, query="?after=0&watch=watch-0")
+        of_group, _ = await listen(site, 8, query="?after=0&type=watch.*")
+
+    assert [2, 4, 6, 8] == [one["seq"] for one in by_type]
+    assert [3, 6] == [one["seq"] for one in by_watch]
+    assert list(range(1, 9)) == [one["seq"] for one in of_group]
+
+
+async def test_the_browsers_place_counts_more_than_the_addresss(url: str) -> None:
+    """A browser that connects again asks for the same address, with the id that it saw last."""
+    async with a_site(url) as site:
+        for number in range(1, 4):
+            await tell(site, number)
+        found, _ = await listen(site, 1, query="?after=0", last_id="2")
+
+    assert [3] == [one["seq"] for one in found]
+
+
+@pytest.mark.parametrize("last_id", ["x", "-1", "1.5", "9" * 40])
+async def test_a_place_that_is_none_is_a_problem(url: str, last_id: str) -> None:
+    """Said before the stream begins."""
+    async with (
+        a_site(url) as site,
+        site.http.get(STREAM, headers={"Last-Event-ID": last_id}) as answer,
+    ):
+        assert (400, "application/problem+json") == (answer.status, answer.content_type)
+
+
+async def test_there_are_so_many_streams_and_no_more(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who leaves makes room."""
+    monkeypatch.setattr(feed, "STREAMS", 2)
+    async with a_site(url) as site:
+        async with (
+            site.http.get(STREAM),
+            site.http.get("/live"),
+            site.http.get(STREAM) as refused,
+        ):
+            assert (503, "30") == (refused.status, refused.headers["Retry-After"])
+        async with asyncio.timeout(10):
+            while True:  # until the server has looked, and seen that both are gone
+                site.clock.advance(feed.LOOK)
+                async with site.http.get(STREAM) as answer:
+                    if answer.status == 200:
+                        break
+
+
+async def test_who_leaves_is_no_longer_told(url: str) -> None:
+    """Nothing is kept for somebody who has gone."""
+    async with a_site(url) as site:
+        outbox = site.store.outbox
+        async with site.http.get(STREAM) as answer:
+            await answer.content.readuntil(b"retry: 2000\n\n")
+            await tell(site, 1)
+            await answer.content.readuntil(b"\n\n")
+            assert outbox._listeners  # noqa: SLF001  # there is no other way to see it
+        async with asyncio.timeout(10):
+            while outbox._listeners:  # noqa: SLF001  # as above
+                site.clock.advance(feed.LOOK)
+                await asyncio.sleep(0)
+
+
+async def test_head_begins_no_stream(url: str) -> None:
+    """It says what would come."""
+    async with a_site(url) as site, site.http.head(STREAM) as answer:
+        assert (200, "text/event-stream") == (answer.status, answer.content_type)
