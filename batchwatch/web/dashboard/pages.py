@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchwatch.web.access import VISITOR
 from batchwatch.web.api.operation import strict
 from batchwatch.web.dashboard.batches import BatchPages
 from batchwatch.web.dashboard.frame import Frame
@@ -12,7 +11,6 @@ from batchwatch.web.dashboard.outbox import OutboxPages
 from batchwatch.web.dashboard.overview import Overview
 from batchwatch.web.dashboard.reference import chapters_of
 from batchwatch.web.dashboard.running import RunningPages
-from batchwatch.web.problem import Problem
 from batchwatch.web.route import Role, Route
 
 if TYPE_CHECKING:
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
 
     from batchwatch.web.api.interface import Api
     from batchwatch.web.live import Live
+    from batchwatch.web.problem import Problem
 
 
 class Dashboard:
@@ -66,8 +65,6 @@ class Dashboard:
 
     async def overview(self, request: web.Request) -> web.StreamResponse:
         """The page at ``/``, where programs are answered something that is open to everybody."""
-        if request[VISITOR].role < Role.READ:
-            raise Problem(401, "these pages are for whoever has a token")
         return await self._overview.page(request)
 
     async def explain(self, request: web.Request, problem: Problem) -> web.Response:

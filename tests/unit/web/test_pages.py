@@ -491,15 +491,6 @@ async def test_while_the_store_cannot_be_read_a_page_says_that(
     assert 'href="/readyz"' in text
 
 
-async def test_who_may_not_read_learns_how_to_log_in(url: str) -> None:
-    """And sees nothing of what is behind it."""
-    async with a_site(url, role=Role.NONE) as site:
-        text = await site.page("/", status=401)
-
-    assert 'href="/login?next=%2F"' in text
-    assert "Finished today" not in text
-
-
 def test_what_makes_pages_is_loaded_when_somebody_looks() -> None:
     """A daemon that nobody looks at starts without it."""
     loads = "import sys, batchwatch.daemon; print('jinja2' in sys.modules)"
