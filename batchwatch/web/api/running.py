@@ -89,6 +89,7 @@ class Running:
                 troubles=list(one.troubles),
                 budget=answers.Budget(
                     left=one.allowance.left,
+                    most=one.allowance.most,
                     per_minute=one.allowance.per_minute,
                     configured=one.allowance.configured,
                     paused_for=one.allowance.paused_for,
@@ -235,6 +236,7 @@ class Running:
             )
             found[row["name"]] = answers.Coverage(
                 since=proven["since"],
+                began=proven["began"],
                 covered_to=proven["covered_to"],
                 passes=proven["passes"],
                 gaps=[
