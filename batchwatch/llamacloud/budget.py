@@ -42,6 +42,7 @@ class Allowance:
     """What a budget lets through at present."""
 
     left: float  # requests that may be sent at once
+    most: float  # that this can be
     per_minute: float  # as upstream lets us
     configured: float  # per minute, when all is well
     paused_for: float  # seconds until upstream's Retry-After is over; 0 if it is
@@ -108,6 +109,7 @@ class Budget:
         """How things are, for people and metrics."""
         return Allowance(
             left=self.left,
+            most=self._burst,
             per_minute=self._rate * 60,
             configured=self._configured * 60,
             paused_for=self.blocked_for,

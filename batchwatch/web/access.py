@@ -121,12 +121,13 @@ class Access:
             role = Role.NONE if self.tokens else Role.ADMIN
             visitor = Visitor(role, self._sessions.csrf(None))
         request[VISITOR] = visitor
-        if route.role is Role.NONE:
+        needed = route.needs(request)
+        if needed is Role.NONE:
             return
         if not self.tokens:
             self._check_host(request)
-        if visitor.role < route.role:
-            self._refuse(request, route, is_program=given is not None)
+        if visitor.role < needed:
+            self._refuse(request, route, needed, is_program=given is not None)
         if given is None:
             await self._check_sender(request, visitor)
             renewed = self._sessions.renewed(session) if session is not None else None
@@ -190,7 +191,9 @@ class Access:
                 f"set {_ADMIN_TOKEN}, or BATCHWATCH_ALLOW_ANYONE=true if that is meant",
             )
 
-    def _refuse(self, request: web.Request, route: Route, *, is_program: bool) -> None:
+    def _refuse(
+        self, request: web.Request, route: Route, needed: Role, *, is_program: bool
+    ) -> None:
         visitor = request[VISITOR]
         if visitor.role is not Role.NONE:
             raise Problem(
@@ -203,8 +206,8 @@ class Access:
             self._refused.fail(self.outside(request).client)
         elif route.page:
             raise web.HTTPSeeOther(self.url(LOGIN_PATH) + _next(request, route, self.prefix))
-        ways = [_ADMIN_TOKEN] if self._has_admin or route.role is Role.ADMIN else []
-        if len(self.tokens) > len(ways) and route.role is Role.READ:
+        ways = [_ADMIN_TOKEN] if self._has_admin or needed is Role.ADMIN else []
+        if len(self.tokens) > len(ways) and needed is Role.READ:
             ways.append(_READ_TOKEN)
         raise Problem(
             401,

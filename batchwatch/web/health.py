@@ -11,7 +11,7 @@ from aiohttp import web
 
 from batchwatch import __version__
 from batchwatch.web.hooks import PATH as HOOKS_PATH
-from batchwatch.web.route import Role, Route
+from batchwatch.web.route import Role, Route, wants_html
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -68,7 +68,14 @@ class Health:
     def routes(self) -> list[Route]:
         """What is to be served."""
         return [
-            Route("GET", "/", self.overview, Role.NONE, page=True),
+            Route(
+                "GET",
+                "/",
+                self.overview,
+                Role.NONE,
+                page=True,
+                role_of_people=Role.READ if self._for_people else None,
+            ),
             Route("GET", "/livez", self.livez, Role.NONE),
             Route("GET", "/readyz", self.readyz, Role.NONE),
             Route("GET", "/metrics", self.exposition),
@@ -77,7 +84,7 @@ class Health:
 
     async def overview(self, request: web.Request) -> web.StreamResponse:
         """What there is; to a browser, how it is."""
-        if self._for_people is not None and "text/html" in request.headers.get("Accept", ""):
+        if self._for_people is not None and wants_html(request):
             return await self._for_people(request)
         # The process is for `check`, which must tell its own daemon's port from anybody's.
         return line({"batchwatch": __version__, "process": os.getpid(), "paths": PATHS})

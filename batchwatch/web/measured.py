@@ -9,16 +9,22 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import hdrs, web
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aiohttp.typedefs import Handler, Middleware
 
     from batchwatch.metrics import Metrics
+    from batchwatch.web.route import Route
 
 OTHER: Final = "other"  # one label for every path and method that anybody may think of
 GONE: Final = 499  # nginx's number for an answer whose end nobody got, be it for our own stop
 
 
-def measured(metrics: Metrics) -> Middleware:
-    """A middleware for the outermost place: it sees what the others refuse."""
+def measured(metrics: Metrics, routes: Mapping[web.AbstractRoute, Route]) -> Middleware:
+    """A middleware for the outermost place: it sees what the others refuse.
+
+    Of ``routes``, those below a prefix are counted as those without it: they are the same.
+    """
 
     @web.middleware
     async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -35,7 +41,8 @@ def measured(metrics: Metrics) -> Middleware:
             status = GONE
             raise
         finally:
-            route = route_of(request)
+            found = routes.get(request.match_info.route)
+            route = OTHER if found is None else found.path
             method = request.method if request.method in hdrs.METH_ALL else OTHER
             metrics.http_requests.labels(route, method, str(status)).inc()
             if not is_endless:
@@ -43,9 +50,3 @@ def measured(metrics: Metrics) -> Middleware:
         return response
 
     return measure
-
-
-def route_of(request: web.Request) -> str:
-    """The template of the path, without what stands in it; one label for all that there is not."""
-    resource = request.match_info.route.resource
-    return OTHER if resource is None else resource.canonical

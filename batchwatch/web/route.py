@@ -36,13 +36,29 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One method of one path. Who asks must have ``role``; ``page`` is for people, in HTML."""
+    """One method of one path. Who asks must have ``role``; ``page`` is for people, in HTML.
+
+    Where programs are answered something else than people, browsers must have
+    ``role_of_people``.
+    """
 
     method: str
     path: str
     handler: Handler
     role: Role = Role.READ
     page: bool = False
+    role_of_people: Role | None = None
+
+    def needs(self, request: web.Request) -> Role:
+        """The role that this ``request`` needs."""
+        if self.role_of_people is not None and wants_html(request):
+            return self.role_of_people
+        return self.role
+
+
+def wants_html(request: web.Request) -> bool:
+    """Whether a person asks, with a browser."""
+    return "text/html" in request.headers.get("Accept", "")
 
 
 class Border:
@@ -93,10 +109,9 @@ class Border:
     ) -> web.StreamResponse:
         if request.writer.output_size:  # an answer has begun, and must not look like a whole one
             raise ConnectionAbortedError(problem.detail)
-        wants_html = "text/html" in request.headers.get("Accept", "")
         apis = ("/api/", self._access.url("/api/"))
         is_page = route.page if route else not request.path.startswith(apis)
-        if is_page and wants_html and self._explain is not None:
+        if is_page and wants_html(request) and self._explain is not None:
             return await self._explain(request, problem)
         return problem.answer()
 

@@ -57,8 +57,9 @@ async def serve(
     Raises :class:`ListenError`.
     """
     app = web.Application(client_max_size=LARGEST_BODY)
-    border = Border(mount(app, routes, prefix=access.prefix), access=access, explain=explain)
-    app.middlewares.extend([measured(metrics), border.cross])
+    mounted = mount(app, routes, prefix=access.prefix)
+    border = Border(mounted, access=access, explain=explain)
+    app.middlewares.extend([measured(metrics, mounted), border.cross])
     app.on_response_prepare.append(border.dress)
     runner = web.AppRunner(
         app,

@@ -129,9 +129,14 @@ async def test_a_lost_connection_is_said_in_words(browser: Browser, place: Place
     """Whoever looks at an old page must know that it is one."""
     async with looking(browser, place.url) as look:
         await look.page.route("**/live", lambda route: route.abort())
+        await look.page.clock.install()
         await look.open("/")
 
         await expect(look.page.locator("#feed")).to_contain_text("reconnecting")
+        await expect(look.page.locator("#stale")).to_be_hidden()
+        await look.page.clock.run_for(15_000)
+        await expect(look.page.locator("#stale")).to_contain_text("does not answer")
+        assert [] == await look.violations()
 
 
 async def test_batches_are_filtered_and_the_address_says_so(browser: Browser, place: Place) -> None:

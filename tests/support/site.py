@@ -189,7 +189,9 @@ def a_watch(**more: Any) -> WatchNow:
         "source_directory_id": None,
         "interval": 5.0,
         "last_good_poll": at(0),
-        "allowance": Allowance(left=100.0, per_minute=400.0, configured=400.0, paused_for=0.0),
+        "allowance": Allowance(
+            left=100.0, most=100.0, per_minute=400.0, configured=400.0, paused_for=0.0
+        ),
         "troubles": (),
         "takes_hints": False,
     }

@@ -106,7 +106,7 @@ async def visited(
         return Troubles()
 
     routes = [
-        *Health(metrics=Metrics(), troubles=untroubled, keys=list).routes(),
+        *Health(metrics=Metrics(), troubles=untroubled, keys=list, for_people=answer).routes(),
         *Login(guard, render=render, clock=clock).routes(),
         Route("GET", "/page", answer, page=True),
         Route("GET", "/page/more", answer, page=True),

@@ -270,9 +270,10 @@ class Gap(Struct, rename={"start": "from", "end": "to"}):
 
 
 class Coverage(Struct):
-    """What was watched since a moment: all of it but for the gaps."""
+    """What was watched since a moment, or since the watch began: all of it but for the gaps."""
 
     since: datetime
+    began: Annotated[datetime, Meta(description="Of time before then nothing is said.")]
     covered_to: datetime | None
     passes: Count
     gaps: list[Gap]
@@ -282,6 +283,7 @@ class Budget(Struct):
     """What LlamaCloud lets a watch ask."""
 
     left: Annotated[float, Meta(ge=0, description="Requests that may be sent at once.")]
+    most: Annotated[float, Meta(ge=0, description="As many as that can be.")]
     per_minute: Annotated[float, Meta(ge=0, description="As LlamaCloud lets us at present.")]
     configured: Annotated[float, Meta(ge=0, description="Per minute, when all is well.")]
     paused_for: Annotated[float, Meta(ge=0, description="Seconds, by its Retry-After.")]

@@ -99,6 +99,7 @@ class Running:
                 troubles=list(one.troubles),
                 budget=answers.Budget(
                     left=one.allowance.left,
+                    most=one.allowance.most,
                     per_minute=one.allowance.per_minute,
                     configured=one.allowance.configured,
                     paused_for=one.allowance.paused_for,
@@ -245,6 +246,7 @@ class Running:
             )
             found[row["name"]] = answers.Coverage(
                 since=proven["since"],
+                began=proven["began"],
                 covered_to=proven["covered_to"],
                 passes=proven["passes"],
                 gaps=[

@@ -118,6 +118,8 @@ def durations(dots: Sequence[Dot], median: float | None) -> Svg:
 
 def latencies(seconds: Sequence[float], median: float | None, p95: float | None) -> Svg:
     """How many deliveries took how long, from the observation to the receipt."""
+    if median is None or p95 is None:
+        return _chart("How fast it is told", "Nothing was delivered yet", _grid([], 1, []))
     counts = counted(seconds)
     most, ticks = scale(max((count for _, count in counts), default=0))
     marks = list(_grid(ticks, most, [f"{one:g}" for one in ticks]))
@@ -138,8 +140,6 @@ def latencies(seconds: Sequence[float], median: float | None, p95: float | None)
         )
         if place % 2 == 1 and place < len(counts) - 1:
             marks.append(_below(left + step, briefly(LATENCIES[place])))
-    if median is None or p95 is None:
-        return _chart("How fast it is told", "Nothing was delivered yet", marks)
     told = (
         f"Of the last {plural(len(seconds), 'delivery', 'deliveries')} half took at most "
         f"{span(median)}, nineteen in twenty at most {span(p95)}"
@@ -201,14 +201,18 @@ def stays(found: Sequence[Stay]) -> Svg:
 
 
 def coverage(covered: Coverage, *, now: datetime) -> Svg:
-    """A day of watching as one strip, with the gaps in it."""
+    """A day of watching as one strip, with the gaps in it; empty until it began."""
     since = covered.since
     whole = max(1.0, (now - since).total_seconds())
 
     def across(at: datetime) -> float:
         return 100 * min(1.0, max(0.0, (at - since).total_seconds() / whole))
 
-    marks = ['<rect class="bar tone-good" x="0" y="2" width="100%" height="14" rx="3"/>']
+    began = across(covered.began)
+    marks = [
+        _bar("rail", 0, 100, y=2, height=14),
+        _bar("bar tone-good", began, max(0.5, 100 - began), y=2, height=14),
+    ]
     for one in covered.gaps:
         right = across(one.end)
         left = min(across(one.start), right - 0.5)
@@ -223,6 +227,8 @@ def coverage(covered: Coverage, *, now: datetime) -> Svg:
     lost = sum(one.seconds for one in left_open)
     told = f"watched but for {plural(len(left_open), 'gap')} of {span(lost)} together"
     told = told if left_open else "every moment was watched, or listed afterwards"
+    if covered.began > since:
+        told += f", since it began at {moment(covered.began)}"
     return _svg("The last 24 hours", told, marks, height=18, kind="strip")
 
 

@@ -93,7 +93,7 @@ class OutboxPages:
             request,
             "event.html",
             event=event,
-            meaning=MEANINGS.get(event.type),
+            meaning=MEANINGS.get(event.type, "").replace("`", ""),
             payload=pretty(event.payload),
         )
 

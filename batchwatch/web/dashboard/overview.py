@@ -141,7 +141,7 @@ class Overview:
         if stats.stuck:
             text = f"{plural(stats.stuck, 'batch is', 'batches are')} stuck"
             where = link("batches", stuck="true")
-            yield Concern("bad", text, where, "for longer in its status than it may be")
+            yield Concern("bad", text, where, "in one status for longer than it may last")
         if stats.overdue:
             text = f"{plural(stats.overdue, 'batch is', 'batches are')} late"
             where = link("batches", active="true", sort="created")

@@ -30,7 +30,7 @@ class Dashboard:
         self._api = api
         self._access = access
         self._frame = Frame(live.clock, prefix=access.prefix)
-        self._home = Route("GET", "/", Overview(self._frame, live, api).page, page=True)
+        self._overview = Overview(self._frame, live, api)
         self._batches = BatchPages(self._frame, live, api)
         self._outbox = OutboxPages(self._frame, live, api)
         self._running = RunningPages(self._frame, live, api)
@@ -66,12 +66,8 @@ class Dashboard:
         ]
 
     async def overview(self, request: web.Request) -> web.StreamResponse:
-        """The page at ``/``, where programs are answered something that is open to everybody.
-
-        So nobody has asked yet who wants to see it, and under which name.
-        """
-        await self._access.admit(request, self._home)
-        return await self._home.handler(request)
+        """The page at ``/``, where programs are answered something that is open to everybody."""
+        return await self._overview.page(request)
 
     async def explain(self, request: web.Request, problem: Problem) -> web.Response:
         """What went wrong, to a person."""

@@ -8,7 +8,7 @@ import hmac
 import json
 from http import HTTPStatus
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
@@ -175,6 +175,8 @@ def test_a_visitor_is_shown_without_the_word_for_forms() -> None:
 
 # ------------------------------------------------------------------------- people, and the login
 
+HTML: Final = "text/html,application/xhtml+xml"
+
 
 @pytest.mark.parametrize("path", ["/page", "/page?status=RUNNING&q=a%20b", "/settings"])
 async def test_a_person_without_a_session_is_sent_to_the_login(path: str) -> None:
@@ -185,6 +187,19 @@ async def test_a_person_without_a_session_is_sent_to_the_login(path: str) -> Non
     there = urlsplit(answer.location)
     assert (HTTPStatus.SEE_OTHER, "/login") == (answer.status, there.path)
     assert {"next": [path]} == parse_qs(there.query)
+
+
+async def test_the_first_page_is_for_people_who_signed_in_and_programs_are_told_the_paths() -> None:
+    """One path and two answers, of which one is open to everybody and the other to no stranger."""
+    async with visited() as site:
+        cookie, _ = await site.session()
+        stranger = await site.ask("/", Accept=HTML)
+        known = await site.ask("/", Accept=HTML, Cookie=cookie)
+        program = await site.ask("/", Accept="*/*")
+
+    assert (HTTPStatus.SEE_OTHER, "/login") == (stranger.status, stranger.location)
+    assert "ADMIN" == known.text
+    assert "/readyz" in program.text
 
 
 async def test_a_form_without_a_session_leads_to_the_login_and_not_back() -> None:
@@ -367,12 +382,12 @@ def test_this_machine_is_known_by_its_name(host: str, *, is_ours: bool) -> None:
     assert is_ours is is_loopback(host)
 
 
-@pytest.mark.parametrize("path", ["/page", "/api/v1/look", "/metrics", "/live"])
+@pytest.mark.parametrize("path", ["/", "/page", "/api/v1/look", "/metrics", "/live"])
 async def test_without_a_token_only_this_machines_names_are_answered(path: str) -> None:
     """A page of evil.example that gives its name to 127.0.0.1 would be one of our own."""
     async with visited(**OPEN) as site:
-        answer = await site.ask(path, Host="evil.example:8080")
-        well = await site.ask(path, Host="localhost:8080")
+        answer = await site.ask(path, Host="evil.example:8080", Accept=HTML)
+        well = await site.ask(path, Host="localhost:8080", Accept=HTML)
 
     assert (HTTPStatus.MISDIRECTED_REQUEST, HTTPStatus.OK) == (answer.status, well.status)
     assert "BATCHWATCH_API_TOKEN" in answer.text

@@ -119,7 +119,7 @@ def test_a_gap_is_where_it_was_and_says_whether_it_is_closed() -> None:
     """What was watched in the end is no loss."""
     gap = Gap(start=at(HOUR), end=at(2 * HOUR), seconds=HOUR, kind="stopped", reason=None,
               closed_at=None)  # fmt: skip
-    covered = Coverage(since=at(0), covered_to=at(4 * HOUR), passes=9, gaps=[gap])
+    covered = Coverage(since=at(0), began=at(0), covered_to=at(4 * HOUR), passes=9, gaps=[gap])
 
     svg = charts.coverage(covered, now=at(4 * HOUR))
 
@@ -127,6 +127,17 @@ def test_a_gap_is_where_it_was_and_says_whether_it_is_closed() -> None:
     assert ("25.00%", "25.00%") == (hole.attrib["x"], hole.attrib["width"])
     assert "gap open" == hole.attrib["class"]
     assert "watched but for 1 gap of 1 h together" in svg
+
+
+def test_time_before_a_watch_began_is_not_shown_as_watched() -> None:
+    """A watch of one hour has not watched the day, nor does `batchwatch prove` say so."""
+    covered = Coverage(since=at(0), began=at(3 * HOUR), covered_to=at(4 * HOUR), passes=9, gaps=[])
+
+    svg = charts.coverage(covered, now=at(4 * HOUR))
+
+    (watched,) = [one for one in parsed(svg).iter("rect") if "tone-good" in one.attrib["class"]]
+    assert ("75.00%", "25.00%") == (watched.attrib["x"], watched.attrib["width"])
+    assert "since it began at" in svg
 
 
 def test_names_in_charts_are_text() -> None:

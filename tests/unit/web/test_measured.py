@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestServer
 
 from batchwatch.metrics import Metrics
 from batchwatch.web.measured import measured
+from batchwatch.web.route import Route, mount
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,8 +34,9 @@ async def thing(request: web.Request) -> web.Response:
 
 @asynccontextmanager
 async def served(metrics: Metrics) -> AsyncIterator[aiohttp.ClientSession]:
-    app = web.Application(middlewares=[measured(metrics)])
-    app.router.add_get("/things/{name}", thing)
+    app = web.Application()
+    mounted = mount(app, [Route("GET", "/things/{name}", thing)], prefix="/below")
+    app.middlewares.append(measured(metrics, mounted))
     async with (
         TestServer(app) as server,
         aiohttp.ClientSession(server.make_url("/")) as http,
@@ -56,6 +58,7 @@ def counted(metrics: Metrics) -> dict[tuple[str, str, str], float]:
     [
         ("GET", "/things/one", ("/things/{name}", "GET", "200")),
         ("HEAD", "/things/one", ("/things/{name}", "HEAD", "200")),
+        ("GET", "/below/things/one", ("/things/{name}", "GET", "200")),
         ("GET", "/things/missing", ("/things/{name}", "GET", "404")),
         ("GET", "/things/broken", ("/things/{name}", "GET", "500")),
         ("GET", "/things/one?secret=1", ("/things/{name}", "GET", "200")),

@@ -231,15 +231,24 @@ async def test_a_delivery_shows_what_was_sent_and_what_came_back(url: str) -> No
     """Each try, the newest unfolded."""
     async with a_site(url) as site:
         await see(site)
-        await refuse(site, response="upstream broke")
+        await refuse(site, response="upstream broke", detail="HTTP 500")
         text = await site.page("/deliveries/1")
         (event,) = set(re.findall(r'href="/events/(evt_\w+)"', text))
         told = await site.page(f"/events/{event}")
 
     assert "upstream broke" in text
-    assert "HTTP 500" in text
+    assert 1 == text.count("HTTP 500"), "what came back is said once"
     assert "&#34;status&#34;: &#34;RUNNING&#34;" in text
     assert 'href="/deliveries/1"' in told
+
+
+async def test_the_tab_of_a_list_is_the_one_that_is_shown(url: str) -> None:
+    """All of them at first, as well."""
+    marked = r'aria-current="true">(\w+)'
+    async with a_site(url) as site:
+        for path in ("/batches", "/deliveries", "/events"):
+            assert ["All"] == re.findall(marked, await site.page(path))
+        assert ["Watches"] == re.findall(marked, await site.page("/events?type=watch.*"))
 
 
 async def test_filters_stand_in_the_address_and_in_the_form(url: str) -> None:

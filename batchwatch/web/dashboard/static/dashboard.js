@@ -84,7 +84,23 @@
     return at instanceof HTMLElement && at.matches("main input:not([type=hidden]), main select");
   };
 
+  // What was well when it was last heard of may be no longer: that is said where all look.
+  const STALE = 10000; // ms without a connection
+  const stale = document.getElementById("stale");
+  let heardAt = Date.now();
+
+  const doubt = () => {
+    if (connected || !lives.length) heardAt = Date.now();
+    const old = Date.now() - heardAt > STALE;
+    html.classList.toggle("is-stale", old);
+    if (!stale || stale.hidden === !old) return;
+    stale.hidden = !old;
+    const then = new Date(heardAt + ahead).toISOString().slice(11, 16);
+    say(stale, old ? `batchwatch does not answer; all of this is as of ${then} UTC` : "");
+  };
+
   const show = () => {
+    doubt();
     if (!feed) return;
     const [state, words] = !connected ? ["again", "reconnecting"]
       : due && isEditing() ? ["held", "paused while you type"] : ["live", "live"];
@@ -167,7 +183,10 @@
     if (current) row.scrollLeft = current.offsetLeft - row.offsetLeft - (row.clientWidth - current.offsetWidth) / 2;
   }
 
-  setInterval(() => { if (!document.hidden) tellTheTime(); }, 1000);
+  setInterval(() => {
+    doubt();
+    if (!document.hidden) tellTheTime();
+  }, 1000);
 
   // --------------------------------------------------------------------------------- theme
 
