@@ -52,8 +52,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# What the driver raises; the last is for a server that is not there.
-_FAILURES: Final = (DBAPIError, sa.exc.TimeoutError, OSError)
 CHANNEL: Final = "batchwatch"  # of PostgreSQL's notifications
 _TURN: Final = 0x62617463  # the lock of whoever writes events
 _SCHEMA: Final = 0x62617464  # and of whoever changes the tables
@@ -163,6 +161,12 @@ class Database:
             self._lock = None
 
     @property
+    def _failures(self) -> tuple[type[Exception], ...]:
+        """What a question may raise: of a server also that it is not there."""
+        of_all = (DBAPIError, sa.exc.TimeoutError)
+        return (*of_all, OSError) if self.is_shared else of_all
+
+    @property
     def is_shared(self) -> bool:
         """Whether other daemons may use it at the same time."""
         return self.dialect != "sqlite"
@@ -180,7 +184,7 @@ class Database:
             with self.timed("read"):
                 async with self._engine.connect() as connection:
                     yield connection
-        except _FAILURES as error:
+        except self._failures as error:
             raise translate(error, self.where) from error
 
     @asynccontextmanager
@@ -203,7 +207,7 @@ class Database:
                     await connection.execution_options(writes=True)
                     async with connection.begin():
                         yield connection
-        except _FAILURES as error:
+        except self._failures as error:
             raise translate(error, self.where) from error
 
     @asynccontextmanager
@@ -229,7 +233,7 @@ class Database:
                     if self.dialect != "sqlite":  # where each statement is one that nobody began
                         await connection.execution_options(isolation_level="AUTOCOMMIT")
                     yield connection
-        except _FAILURES as error:
+        except self._failures as error:
             raise translate(error, self.where) from error
 
     @asynccontextmanager
@@ -355,7 +359,7 @@ class Database:
                     "PRAGMA wal_checkpoint(TRUNCATE)",
                 ):
                     await connection.exec_driver_sql(pragma)
-        except _FAILURES as error:
+        except self._failures as error:
             raise translate(error, self.where) from error
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:

@@ -12,12 +12,7 @@ StoreError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from sqlalchemy.exc import TimeoutError  # noqa: A004  # the pool's
-
-if TYPE_CHECKING:
-    from sqlalchemy.exc import DBAPIError
 
 
 class StoreError(Exception):
@@ -64,11 +59,11 @@ _BY_MESSAGE: tuple[tuple[str, type[StoreError], str], ...] = (
 )
 
 
-def translate(error: DBAPIError | TimeoutError | OSError, where: str) -> StoreError:
+def translate(error: Exception, where: str) -> StoreError:
     """The database driver's ``error`` as one of ours, naming ``where`` and what to do."""
     if isinstance(error, TimeoutError):
         return StoreBusy(f"{where}: no connection became free: is its disk very slow?")
-    said = str(error) if isinstance(error, OSError) else str(error.orig)
+    said = str(getattr(error, "orig", error))
     for fragment, kind, remedy in _BY_MESSAGE:
         if fragment in said.lower():
             return kind(f"{where}: {said}: {remedy}")

@@ -466,12 +466,11 @@ class _Statements:
         )
         self.in_flight = sa.select(deliveries.c.id).where(sa.text("state = 'in_flight'"))
         held = sa.select(sa.cast(database.values("ids").c.value, deliveries.c.id.type))
-        alive = sa.select(replicas.c.id).where(replicas.c.seen_at >= database.now(ahead=-LIFE))
-        self.lost = self.in_flight.where(
-            # A replica that is gone will not come back for them; of others it is known too late.
-            (deliveries.c.leased_until < now) | deliveries.c.holder.not_in(alive),
-            deliveries.c.id.not_in(held),
-        )
+        over = deliveries.c.leased_until < now
+        if database.is_shared:  # a replica that is gone will not come back for them
+            alive = sa.select(replicas.c.id).where(replicas.c.seen_at >= database.now(ahead=-LIFE))
+            over |= deliveries.c.holder.is_not(None) & deliveries.c.holder.not_in(alive)
+        self.lost = self.in_flight.where(over, deliveries.c.id.not_in(held))
         latest = sa.bindparam("now_micros", type_=sa.BigInteger) + sa.cast(
             deliveries.c.paused_for * (1_000_000 * (1 + JITTER)), sa.BigInteger
         )

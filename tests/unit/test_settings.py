@@ -496,20 +496,28 @@ def test_the_plain_url_of_a_database_gets_its_driver(text: str, url: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "url"),
     [
-        "postgresql://u:hunter2@h/db",
-        "postgres://u:hunter2@h/db",
-        "postgresql+asyncpg://u:hunter2@/x@h",
+        ("postgresql://u:hunter2@h/db", "postgresql+asyncpg://u:hunter2@h/db"),
+        (
+            "postgres://u:hunter2@h:5433/db?ssl=require",
+            "postgresql+asyncpg://u:hunter2@h:5433/db?ssl=require",
+        ),
+        ("postgresql+asyncpg://u@/db?host=/run/pg", "postgresql+asyncpg://u@/db?host=/run/pg"),
     ],
 )
-def test_postgresql_comes_with_a_later_version(text: str) -> None:
-    """Its URLs are known, and its password is shown to nobody."""
-    problem = the_problem(DATABASE_URL=text)
+def test_a_database_may_be_postgresqls(text: str, url: str) -> None:
+    """Its password is shown to nobody."""
+    found = settings(DATABASE_URL=text).database_url
 
-    scheme, _, _ = text.partition(":")
-    given = f"'{scheme}://…', which is PostgreSQL and comes with a later version"
-    assert given == problem.given
+    assert url == found.get_secret_value()
+    assert "hunter2" not in found.shown
+
+
+@pytest.mark.parametrize("text", ["postgresql://h", "postgresql://h/", "postgresql://h/a/b"])
+def test_a_server_without_a_database_is_refused(text: str) -> None:
+    """Each daemon that shares it must name the same one."""
+    assert "name" in the_problem(DATABASE_URL=text).fix
 
 
 @pytest.mark.parametrize(
