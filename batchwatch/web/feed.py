@@ -35,6 +35,7 @@ STREAMS: Final = 100  # open at once
 PAGE: Final = 100  # events that are read at once
 SIGN_OF_LIFE: Final = 15.0  # seconds without an event; proxies end what says nothing for a minute
 ELSEWHERE: Final = 2.0  # seconds between looks for what other processes have committed
+SLOWEST: Final = 60.0  # seconds for one message to be taken
 LOOK: Final = 1.0  # seconds between looks whether the asker is still there
 LONGEST: Final = 3600.0  # seconds; whoever is still there comes again
 APART: Final = 1.0  # seconds between two ticks
@@ -119,6 +120,8 @@ class Feed:
         place: Key = (after,)
         clock = self._live.clock
         said = clock.monotonic()
+        # So that whoever is cut off before anything has come goes on here, and not at the end.
+        yield b"id: %d\n\n" % after
         with self._live.listening() as heard:
             while True:
                 heard.clear()
@@ -172,7 +175,7 @@ class Feed:
         try:
             await response.prepare(request)
             await response.write(b"retry: %d\n\n" % RETRY)
-            sending = asyncio.ensure_future(_send(response, texts))
+            sending = asyncio.ensure_future(_send(request, response, texts))
             stopping = asyncio.ensure_future(self._live.stopping.wait())
             leaving = asyncio.ensure_future(self._left(request))
             ends = (sending, stopping, leaving)
@@ -192,10 +195,16 @@ class Feed:
             await self._live.clock.sleep(LOOK)
 
 
-async def _send(response: web.StreamResponse, texts: AsyncGenerator[bytes]) -> None:
+async def _send(
+    request: web.Request, response: web.StreamResponse, texts: AsyncGenerator[bytes]
+) -> None:
     try:
         async with aclosing(texts):  # so that it listens no longer, at once
             async for text in texts:
-                await response.write(text)
+                async with asyncio.timeout(SLOWEST):
+                    await response.write(text)
+    except TimeoutError:  # it is not read, and must not keep its place for ever
+        if request.transport is not None:
+            request.transport.abort()
     except (ConnectionError, StoreError):
         return  # who asked has gone, or comes again when the store is well

@@ -26,9 +26,12 @@ STREAM = "/api/v1/events/stream"
 TYPES = ("watch.failing", "watch.recovered")
 
 
-async def tell(site: Site, number: int, *, type_: str = TYPES[0], watch: str = "default") -> None:
+async def tell(
+    site: Site, number: int, *, type_: str = TYPES[0], watch: str = "default", size: int = 0
+) -> None:
     """Commit one event, and let those know who listen."""
-    event = Event(EventId(f"evt_{number:032x}"), type_, WatchName(watch), at(number), {})
+    data = {"padding": "x" * size}
+    event = Event(EventId(f"evt_{number:032x}"), type_, WatchName(watch), at(number), data)
     async with site.store.database.write() as connection:
         await site.store.outbox.enqueue(connection, [event])
     site.store.outbox.committed([event])
@@ -89,11 +92,13 @@ async def test_who_listens_hears_at_once(url: str) -> None:
         await tell(site, 1)
         async with asyncio.timeout(10), site.http.get(STREAM) as answer:
             await answer.content.readuntil(b"retry: 2000\n\n")
+            place = await answer.content.readuntil(b"\n\n")
             await tell(site, 2)
             block = await answer.content.readuntil(b"\n\n")
         async with site.http.get("/api/v1/events?after=1") as page:
             (expected,) = (await page.json())["items"]
 
+    assert b"id: 1\n\n" == place, "who is cut off now goes on from there"
     assert f"id: {expected['seq']}\ndata: ".encode() == block[: block.index(b"{")]
     assert expected == json.loads(block[block.index(b"{") :])
 
@@ -157,7 +162,7 @@ async def test_who_leaves_is_no_longer_told(url: str) -> None:
     async with a_site(url) as site:
         outbox = site.store.outbox
         async with site.http.get(STREAM) as answer:
-            await answer.content.readuntil(b"retry: 2000\n\n")
+            await answer.content.readuntil(b"id: 0\n\n")
             await tell(site, 1)
             await answer.content.readuntil(b"\n\n")
             assert outbox._listeners  # noqa: SLF001  # there is no other way to see it
@@ -165,6 +170,23 @@ async def test_who_leaves_is_no_longer_told(url: str) -> None:
             while outbox._listeners:  # noqa: SLF001  # as above
                 site.clock.advance(feed.LOOK)
                 await asyncio.sleep(0)
+
+
+async def test_who_takes_nothing_is_cut_off(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a hundred of them would keep all others out, for an hour each."""
+    monkeypatch.setattr(feed, "SLOWEST", 0.2)
+    async with a_site(url) as site:
+        for number in range(1, 41):
+            await tell(site, number, size=1_000_000)
+        host, _, port = site.url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1_000)
+        writer.write(f"GET {STREAM}?after=0 HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        async with asyncio.timeout(20):
+            for begun in (True, False):  # until it listens, and until it listens no longer
+                while bool(site.store.outbox._listeners) is not begun:  # noqa: ASYNC110, SLF001  # there is no other way to see it
+                    await asyncio.sleep(0)
+        writer.close()
+        del reader
 
 
 async def test_head_begins_no_stream(url: str) -> None:
