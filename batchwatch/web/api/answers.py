@@ -350,7 +350,10 @@ class Stats(Struct):
 
     now: datetime
     started_at: datetime
-    batches: Annotated[dict[str, int], Meta(description="All that there are, by status.")]
+    batches: Annotated[
+        dict[str, int] | None,
+        Meta(description="All that there are, by status; null if they were not to be counted."),
+    ]
     active: list[ActiveCount]
     stuck: Count
     overdue: Annotated[

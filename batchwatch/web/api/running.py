@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from batchwatch.domain.cadence import silence_allowed
 from batchwatch.domain.expect import quantile
@@ -33,6 +33,12 @@ class Since(Struct, forbid_unknown_fields=True):
     since: Moment | UnsetType = UNSET
 
 
+class QueryOfStats(Struct, forbid_unknown_fields=True):
+    """Which figures."""
+
+    total: Annotated[bool, Meta(description="Whether all batches are counted, by status.")] = True
+
+
 class Running:
     """What the daemon does, and what it can be told to do."""
 
@@ -40,12 +46,11 @@ class Running:
         self._live = live
 
     @operation("GET", "/stats", tag="overview")
-    async def get_stats(self, query: Nothing, _asked: Asked) -> answers.Stats:
+    async def get_stats(self, query: QueryOfStats, _asked: Asked) -> answers.Stats:
         """Get the figures of the overview.
 
         The counts of all batches are the only ones that take longer as these grow.
         """
-        del query
         now = self._live.clock.now()
         figures = self._live.store.figures
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -57,7 +62,7 @@ class Running:
         return answers.Stats(
             now=now,
             started_at=self._live.started_at,
-            batches=await figures.by_status(),
+            batches=await figures.by_status() if query.total else None,
             active=[answers.ActiveCount(*one) for one in active],
             stuck=await figures.stuck(),
             overdue=await self._overdue(now),

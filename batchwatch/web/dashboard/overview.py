@@ -10,6 +10,7 @@ from batchwatch.domain.settle import likeness
 from batchwatch.web.api.batches import QueryOfBatches
 from batchwatch.web.api.events import QueryOfDeliveries, QueryOfEvents
 from batchwatch.web.api.operation import Asked, Nothing
+from batchwatch.web.api.running import QueryOfStats
 from batchwatch.web.dashboard.charts import Dot
 from batchwatch.web.dashboard.wording import plural
 
@@ -63,7 +64,7 @@ class Overview:
         """All of it, by the same questions that programs ask."""
         batches, events, running = self._api.batches, self._api.events, self._api.running
         now = self._live.clock.now()
-        stats = await running.get_stats(Nothing(), _NOTHING)
+        stats = await running.get_stats(QueryOfStats(total=False), _NOTHING)
         watches = await running.list_watches(Nothing(), _NOTHING)
         endpoints = await running.list_endpoints(Nothing(), _NOTHING)
         oldest = await batches.list_batches(
