@@ -262,8 +262,11 @@ async def test_what_was_given_up_is_sent_again_when_asked(tmp_path: Path) -> Non
         chosen = {"ids": [dead[1]["id"]], "state": "dead", "endpoint": "gone"}
         async with http.post("/api/v1/deliveries/replay", json=chosen) as answer:
             assert {"replayed": 1, "more": False} == await answer.json()
-        async with http.post("/api/v1/deliveries/replay", json={}) as answer:
-            assert 400 == answer.status
+        deep = b'{"ids": ' + b"[" * 20_000 + b"]" * 20_000 + b"}"
+        for body in (b"{}", b"{", deep, b'{"ids": ' + b"[" * 900 + b"]" * 900 + b"}"):
+            of_json = {"Content-Type": "application/json"}
+            async with http.post("/api/v1/deliveries/replay", data=body, headers=of_json) as answer:
+                assert 400 == answer.status
         again = await got(http, f"/deliveries/{dead[0]['id']}")
 
     assert dead[0]["event_id"] == again["event_id"]

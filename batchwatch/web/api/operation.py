@@ -94,9 +94,11 @@ class Operation:
         except TimeoutError as error:
             raise Problem(408, f"the body did not come within {PATIENCE:.0f} s") from error
         try:
-            body: msgspec.Struct = msgspec.json.decode(came, type=self.body)
+            body: msgspec.Struct = msgspec.convert(_whole(msgspec.json.decode(came)), self.body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Problem(400, f"the body cannot be read: {_at(error, 'field')}") from error
+        except RecursionError:
+            raise Problem(400, "the body cannot be read: it is nested too deeply") from None
         return body
 
 
@@ -196,6 +198,17 @@ def operations_of(api: object) -> Iterator[Operation]:
             finds=finds,
             handler=getattr(api, name),
         )
+
+
+def _whole(value: Any) -> Any:
+    """``value`` with 3.0 as 3: to JSON that is the same number, and to its schemas an integer."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_whole(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _whole(one) for name, one in value.items()}
+    return value
 
 
 def _moments(kind: type[msgspec.Struct]) -> list[str]:
