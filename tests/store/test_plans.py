@@ -297,6 +297,17 @@ QUESTIONS: dict[str, tuple[Ask, Plan]] = {
 }
 
 
+async def plans_of(full: Store, ask: Ask) -> Plan:
+    """How all that is sent for ``ask`` is answered; something is sent."""
+    with listening(full.database) as sent:
+        await ask(full)
+    assert sent
+    found: Plan = set()
+    for sql, parameters in sent:
+        found |= await plan_of(full.database, sql, parameters)
+    return found
+
+
 B, D, E = WantedBatches, WantedDeliveries, WantedEvents
 SORTED = "ix_batches_changed"  # or the one that leads to the rows by what they are filtered by
 LISTS: dict[str, tuple[Ask, Plan]] = {
@@ -393,23 +404,13 @@ async def test_lists_go_by_an_index_that_has_their_order(question: str, full: St
 async def test_what_is_asked_all_the_time_goes_by_its_index(question: str, full: Store) -> None:
     """And never through a table."""
     ask, expected = QUESTIONS[question]
-    with listening(full.database) as sent:
-        await ask(full)
-    found: Plan = set()
-    for sql, parameters in sent:
-        found |= await plan_of(full.database, sql, parameters)
 
-    assert sent
-    assert expected == found
+    assert expected == await plans_of(full, ask)
 
 
 async def test_a_replay_goes_by_the_key(full: Store) -> None:
     """However many deliveries there are."""
     number = await dead_one(full)
-    with listening(full.database) as sent:
-        await full.outbox.replay([number])  # type: ignore[list-item]  # as a row has it
-    found: Plan = set()
-    for sql, parameters in sent:
-        found |= await plan_of(full.database, sql, parameters)
+    found = await plans_of(full, lambda s: s.outbox.replay([number]))  # type: ignore[list-item]  # as a row has it
 
     assert {"deliveries: key", "ahead: ix_deliveries_line", "busy: ix_deliveries_line"} == found
