@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from batchwatch.cli.terminal import (
+    INTERRUPTED,
     Config,
     Json,
     fail,
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from batchwatch.settings import Settings
 
-INTERRUPTED: Final = 130
 TOKENS: Final = ("BATCHWATCH_API_TOKEN", "BATCHWATCH_READ_TOKEN")
 
 

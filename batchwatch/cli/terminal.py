@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 _T = TypeVar("_T")
+
+INTERRUPTED: Final = 130  # by Ctrl-C or SIGTERM
 
 
 Config = Annotated[
@@ -114,7 +116,7 @@ def until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _
 
         def on_signal() -> None:
             if stop.is_set():
-                os._exit(130)  # everything that matters is in the store
+                os._exit(INTERRUPTED)  # everything that matters is in the store
             stop.set()
 
         loop = asyncio.get_running_loop()

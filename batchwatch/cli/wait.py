@@ -8,14 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from batchwatch.cli.terminal import Config, Json, fail, known_watch, print_json, read, settings_of
+from batchwatch.cli.terminal import (
+    INTERRUPTED,
+    Config,
+    Json,
+    fail,
+    known_watch,
+    print_json,
+    read,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     from batchwatch.settings import Settings
     from batchwatch.waiting import Outcome
 
 UNUSABLE: Final = 2
-INTERRUPTED: Final = 130
 CODES: Final = {  # by how a batch has ended; the highest counts
     "succeeded": 0,
     "some_failed": 1,
