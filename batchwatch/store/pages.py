@@ -21,7 +21,7 @@ from batchwatch.store.schema import (
     events,
     to_micros,
 )
-from batchwatch.store.views import Row, batch_row
+from batchwatch.store.views import DELIVERIES, Row, batch_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -222,35 +222,7 @@ class Pages:
 
     async def _deliveries(self, ids: Sequence[Any]) -> list[Row]:
         """These, in that order."""
-        last = attempts.alias("last")
-        query = (
-            sa.select(
-                deliveries.c.id,
-                events.c.id.label("event_id"),
-                events.c.type,
-                events.c.watch,
-                events.c.batch_id,
-                events.c.occurred_at,
-                deliveries.c.endpoint,
-                deliveries.c.state,
-                deliveries.c.attempts,
-                deliveries.c.created_at,
-                deliveries.c.due_at,
-                deliveries.c.settled_at,
-                deliveries.c.reason,
-                last.c.started_at.label("tried_at"),
-                last.c.status_code,
-                last.c.failure,
-                last.c.detail,
-                last.c.duration_ms,
-            )
-            .join(events, events.c.seq == deliveries.c.event_seq)
-            .outerjoin(
-                last,
-                (last.c.delivery_id == deliveries.c.id) & (last.c.number == deliveries.c.attempts),
-            )
-            .where(deliveries.c.id.in_(ids))
-        )
+        query = DELIVERIES.add_columns(events.c.occurred_at).where(deliveries.c.id.in_(ids))
         rows = {row["id"]: row for row in await self._all(query)}
         return [rows[one] for one in ids if one in rows]
 

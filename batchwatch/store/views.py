@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import sqlalchemy as sa
@@ -39,6 +39,34 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 _STUCK = msgspec.json.Decoder(Stuck)
+
+_LAST = attempts.alias("last")
+DELIVERIES: Final = (  # with the event of each, and its last try
+    sa.select(
+        deliveries.c.id,
+        events.c.id.label("event_id"),
+        events.c.type,
+        events.c.watch,
+        events.c.batch_id,
+        deliveries.c.endpoint,
+        deliveries.c.state,
+        deliveries.c.attempts,
+        deliveries.c.created_at,
+        deliveries.c.due_at,
+        deliveries.c.settled_at,
+        deliveries.c.reason,
+        _LAST.c.started_at.label("tried_at"),
+        _LAST.c.status_code,
+        _LAST.c.failure,
+        _LAST.c.detail,
+        _LAST.c.duration_ms,
+    )
+    .join(events, events.c.seq == deliveries.c.event_seq)
+    .outerjoin(
+        _LAST,
+        (_LAST.c.delivery_id == deliveries.c.id) & (_LAST.c.number == deliveries.c.attempts),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,37 +275,9 @@ class Views:
 
     async def deliveries(self, wanted: Wanted, *, limit: int) -> list[Row]:
         """Deliveries with the last try of each, the newest first."""
-        last = attempts.alias("last")
-        query = (
-            sa.select(
-                deliveries.c.id,
-                events.c.id.label("event_id"),
-                events.c.type,
-                events.c.watch,
-                events.c.batch_id,
-                deliveries.c.endpoint,
-                deliveries.c.state,
-                deliveries.c.attempts,
-                deliveries.c.created_at,
-                deliveries.c.due_at,
-                deliveries.c.settled_at,
-                deliveries.c.reason,
-                last.c.started_at.label("tried_at"),
-                last.c.status_code,
-                last.c.failure,
-                last.c.detail,
-                last.c.duration_ms,
-            )
-            .join(events, events.c.seq == deliveries.c.event_seq)
-            .outerjoin(
-                last,
-                (last.c.delivery_id == deliveries.c.id) & (last.c.number == deliveries.c.attempts),
-            )
-            .where(*wanted.conditions())
-            .order_by(deliveries.c.id.desc())
-            .limit(limit)
+        return await self._all(
+            DELIVERIES.where(*wanted.conditions()).order_by(deliveries.c.id.desc()).limit(limit)
         )
-        return await self._all(query)
 
     async def replayable(self, wanted: Wanted, *, limit: int | None = None) -> list[int]:
         """The ids of the deliveries that are meant and have ended, in the order they were owed."""
