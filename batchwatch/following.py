@@ -12,6 +12,7 @@ import re
 import ssl
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,6 @@ import aiohttp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-    from datetime import datetime
 
     from batchwatch.clock import Clock
 
@@ -214,6 +214,4 @@ async def first(
 
 
 def _moment(event: Mapping[str, Any]) -> datetime:
-    from datetime import datetime  # noqa: PLC0415  # a type elsewhere
-
     return datetime.fromisoformat(event["occurred_at"])
