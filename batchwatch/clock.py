@@ -12,8 +12,8 @@ class Clock:
 
     ``now`` is for what people and other machines read, ``monotonic`` for
     measuring and for deadlines: the wall may jump, the monotonic clock never
-    does. ``steady`` is for deadlines that must outlive the process. Tests pass
-    a subclass that is moved by hand.
+    does. ``steady`` is for deadlines that must outlive the process, or that
+    several processes share. Tests pass a subclass that is moved by hand.
     """
 
     def __init__(self) -> None:
@@ -30,10 +30,15 @@ class Clock:
     def steady(self) -> datetime:
         """The wall clock as it was when this process began, moved on by the monotonic one.
 
-        It never jumps, and so may be some way from the true time.
+        It never jumps, and so may be some way from the true time; unless it
+        :meth:`agrees <agree>` with somebody else's.
         """
         wall, monotonic = self._began
         return wall + timedelta(seconds=self.monotonic() - monotonic)
+
+    def agree(self, moment: datetime) -> None:
+        """Go by the clock of those who share our deadlines, where it is ``moment`` now."""
+        self._began = moment, self.monotonic()
 
     async def sleep(self, seconds: float) -> None:
         """Return after ``seconds``."""

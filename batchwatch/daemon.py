@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -39,20 +39,21 @@ from batchwatch.settings.tls import tls_contexts
 from batchwatch.site import site
 from batchwatch.store import Database, Store, StoreError
 from batchwatch.store.leases import Leases
-from batchwatch.store.notices import heed
+from batchwatch.store.notices import HeldBack, LookAt, Owed, Paused, PollNow, Resumed
 from batchwatch.traces import opened
 from batchwatch.watching.holder import Holder
 from batchwatch.web.health import Troubles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     import aiohttp
 
     from batchwatch.clock import Clock
     from batchwatch.llamacloud.transport import RequestReport
     from batchwatch.settings import Settings
-    from batchwatch.store import Views
+    from batchwatch.store import Outbox, Views
+    from batchwatch.store.notices import Notice
     from batchwatch.traces import Traces
     from batchwatch.watching.watcher import Watcher
 
@@ -85,7 +86,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
         pulse = Pulse(metrics)
 
         store = Store(database, router_of(settings), clock, traces=traces)
-        leases = await _leases_of(store)
+        leases = await stack.enter_async_context(_among_others(store, clock))
 
         connections = await stack.enter_async_context(Connections(clock))
         endpoints = [
@@ -103,6 +104,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             records=store.endpoints,
             clock=clock,
             metrics=metrics,
+            leases=leases,
             # LlamaCloud is heard with each poll, which may be a long time from the next.
             silence=max(SILENCE, *(4 * one.poll_interval for one in settings.watches.values())),
         )
@@ -115,6 +117,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
                 clock=clock,
                 metrics=metrics,
                 dispatcher=dispatcher,
+                leases=leases,
                 traces=traces,
             ),
             leases=leases,
@@ -146,6 +149,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
                 dispatcher=dispatcher,
                 watchers=watchers,
                 want=holder.want,
+                poll=holder.poll_now,
                 metrics=metrics,
                 troubles=partial(_troubles, watchers, store.views, dispatcher, pinger, pulse),
                 keys=lambda: public_keys(endpoints, now=clock.now()),
@@ -162,7 +166,8 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
         gc.freeze()  # what is there stays; to search it again and again is a tenth of all work
         async with asyncio.TaskGroup() as group:
             holding = group.create_task(holder.run(stop), name="hold")
-            heeding = group.create_task(heed(database, store.outbox, clock), name="heed")
+            heard = partial(_hear, store.outbox, holder, dispatcher)
+            sharing = leases and group.create_task(leases.run(heard), name="replicas")
             delivering = group.create_task(dispatcher.run(), name="deliver")
             # Imported once the first poll is on its way: APScheduler takes a while.
             from batchwatch.upkeep import Upkeep  # noqa: PLC0415
@@ -179,15 +184,16 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
                 ],
             )
             upkeep.start()
-            minding = group.create_task(upkeep.mind_the_clock(), name="clock")
-            feeling = group.create_task(pulse.run(), name="pulse")
+            minding = [
+                group.create_task(upkeep.mind_the_clock(), name="clock"),
+                group.create_task(pulse.run(), name="pulse"),
+            ]
             try:
                 await stop.wait()
             finally:
                 upkeep.stop()
-                minding.cancel()
-                feeling.cancel()
-                heeding.cancel()
+                for task in minding:
+                    task.cancel()
             log.info("daemon.stopping", grace_s=settings.shutdown_grace)
             holding.cancel()  # at any moment: all that was seen is in the store, or seen again
             dispatcher.stop()
@@ -195,6 +201,8 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             if not done:
                 log.warning("deliveries.interrupted", grace_s=settings.shutdown_grace)
                 delivering.cancel()
+            if sharing:  # to the end, or the others would take what is still being sent
+                sharing.cancel()
     log.info("daemon.stopped")
 
 
@@ -206,6 +214,7 @@ def _makers(  # noqa: PLR0913  # all that a watch takes
     clock: Clock,
     metrics: Metrics,
     dispatcher: Dispatcher,
+    leases: Leases | None,
     traces: Traces,
 ) -> dict[WatchName, Callable[[], Watcher]]:
     """What makes the watcher of each watch, whenever it is to be polled from here."""
@@ -220,6 +229,7 @@ def _makers(  # noqa: PLR0913  # all that a watch takes
                 session=session,
                 clock=clock,
                 on_request=_counter(metrics, name, dispatcher),
+                may_ask=partial(leases.holds, WatchName(name)) if leases else None,
                 traces=traces,
             ),
             store=store,
@@ -233,20 +243,42 @@ def _makers(  # noqa: PLR0913  # all that a watch takes
     }
 
 
-async def _leases_of(store: Store) -> Leases | None:
+def _hear(outbox: Outbox, holder: Holder, dispatcher: Dispatcher, notice: Notice | None) -> None:
+    """Hand on what a replica has told, to whom it concerns."""
+    match notice:
+        case None:
+            outbox.signal_all()
+        case Owed():
+            outbox.heard(notice.endpoints)
+        case LookAt() | PollNow():
+            holder.heard(notice)
+        case HeldBack() | Resumed() | Paused():
+            dispatcher.heard_of(notice)
+
+
+@asynccontextmanager
+async def _among_others(store: Store, clock: Clock) -> AsyncIterator[Leases | None]:
     """The rights to poll, where several share the database; each write is held to them.
 
     Without, the store is ours alone: whoever held deliveries is gone.
     """
     if not store.database.is_shared:
         await store.outbox.recover()
-        return None
+        yield None
+        return
     host = socket.gethostname()
     replica = f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
-    leases = Leases(store.database, replica=replica, host=host, version=__version__)
+    leases = Leases(store.database, clock, replica=replica, host=host, version=__version__)
     store.database.guard = leases.guard
     store.outbox.replica = replica
-    return leases
+    await leases.beat()
+    try:
+        yield leases
+    finally:
+        try:
+            await leases.leave()
+        except StoreError as error:
+            log.warning("replica.kept", reason=str(error))  # until it is seen to be gone
 
 
 async def _troubles(

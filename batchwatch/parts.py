@@ -142,13 +142,14 @@ def asking_of(
     return poller, settler
 
 
-def cloud_of(
+def cloud_of(  # noqa: PLR0913  # what a daemon adds to the settings
     settings: WatchSettings,
     *,
     key_source: str,
     session: aiohttp.ClientSession,
     clock: Clock,
     on_request: Callable[[RequestReport], None] | None = None,
+    may_ask: Callable[[], bool] | None = None,
     traces: Traces = OFF,
 ) -> LlamaCloud:
     """The upstream API as one watch may use it. Raises ValueError for a base URL that is none."""
@@ -166,6 +167,7 @@ def cloud_of(
             source_directory_id=settings.source_directory_id,
         ),
         on_request=on_request,
+        may_ask=may_ask,
         traces=traces,
     )
 

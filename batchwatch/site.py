@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from batchwatch.desk import Desk
-from batchwatch.domain.batch import EndpointName
+from batchwatch.domain.batch import EndpointName, WatchName
 from batchwatch.parts import doors_of
 from batchwatch.settings import SettingsError
 from batchwatch.web.access import Access
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from batchwatch.clock import Clock
     from batchwatch.deliver.dispatcher import Dispatcher
-    from batchwatch.domain.batch import BatchId, Status, WatchName
+    from batchwatch.domain.batch import BatchId, Status
     from batchwatch.domain.delivery import Attempt
     from batchwatch.metrics import Metrics
     from batchwatch.settings import Settings
@@ -44,6 +44,7 @@ def site(  # noqa: PLR0913  # the parts that the web speaks to
     dispatcher: Dispatcher,
     watchers: Sequence[Watcher],
     want: Callable[[WatchName, BatchId, Status | None], None],
+    poll: Callable[[WatchName], None],
     metrics: Metrics,
     troubles: Callable[[], Awaitable[Troubles]],
     keys: Callable[[], Sequence[Mapping[str, str | None]]],
@@ -60,6 +61,7 @@ def site(  # noqa: PLR0913  # the parts that the web speaks to
         clock=clock,
         dispatcher=dispatcher,
         watchers=watchers,
+        poll=poll,
         troubles=troubles,
         stopping=stopping,
     )
@@ -91,6 +93,7 @@ def live_of(  # noqa: PLR0913  # the parts that the web speaks to
     clock: Clock,
     dispatcher: Dispatcher,
     watchers: Sequence[Watcher],
+    poll: Callable[[WatchName], None],
     troubles: Callable[[], Awaitable[Troubles]],
     stopping: asyncio.Event,
 ) -> Live:
@@ -141,7 +144,7 @@ def live_of(  # noqa: PLR0913  # the parts that the web speaks to
         enable=enable,
         disable=disable,
         test=test,
-        poll=lambda name: _poll(watchers, name),
+        poll=lambda name: poll(WatchName(name)),
     )
 
 
@@ -155,12 +158,6 @@ def access_of(settings: Settings, *, clock: Clock) -> Access:
         proxies=settings.trusted_proxies,
         clock=clock,
     )
-
-
-def _poll(watchers: Sequence[Watcher], name: str) -> None:
-    for one in watchers:
-        if one.watch.name == name:
-            one.poll_now()
 
 
 def _now(watcher: Watcher, clock: Clock, *, takes_hints: bool) -> WatchNow:

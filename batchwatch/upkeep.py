@@ -81,7 +81,10 @@ class Upkeep:
         self._scheduler.shutdown(wait=False)
 
     async def mind_the_clock(self) -> None:
-        """Have the jobs run on when the wall clock is set back, which the scheduler goes by."""
+        """Have all go on when the wall clock, or that of a shared store, is set.
+
+        The scheduler goes by the one; what is due by the other.
+        """
         behind = self._clock.steady() - self._clock.now()
         while True:
             await self._clock.sleep(CLOCK_CHECK)
@@ -91,6 +94,8 @@ class Upkeep:
                 log.warning("clock.jumped", seconds=round(jumped, 1))
                 for job in self._scheduler.get_jobs():
                     job.modify(next_run_time=datetime.now(UTC))
+                if self._database.is_shared:
+                    await _at_its_border(self._dispatcher.outbox.hasten)()
 
     async def obey(self) -> None:
         """Take note of what a command has changed in the store."""

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from batchwatch.clock import Clock
     from batchwatch.deliver.endpoint import Endpoint
     from batchwatch.domain.batch import EndpointName
-    from batchwatch.domain.delivery import DeliveryId
     from batchwatch.domain.event import Event
     from batchwatch.domain.health import Record
     from batchwatch.metrics import Metrics
     from batchwatch.store import Endpoints, Outbox
+    from batchwatch.store.leases import Leases
+    from batchwatch.store.notices import HeldBack, Paused, Resumed
 
 log = get_logger()
 
@@ -39,7 +40,7 @@ SILENCE: Final = 120.0  # seconds; LlamaCloud alone is heard more often
 class Dispatcher:
     """Delivers what the outbox owes to ``endpoints``."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what it works with, each by its name
         self,
         outbox: Outbox,
         endpoints: Sequence[Endpoint],
@@ -47,21 +48,23 @@ class Dispatcher:
         records: Endpoints,
         clock: Clock,
         metrics: Metrics,
+        leases: Leases | None = None,
         silence: float = SILENCE,
     ) -> None:
+        """With ``leases`` where other replicas send to the same endpoints."""
         self.outbox = outbox
         self.clock = clock
         self.metrics = metrics
-        self.held: set[DeliveryId] = set()  # claimed, and not yet written or given back
         self.stopping = asyncio.Event()
         self._records = records
+        self._leases = leases
         self._lanes = {endpoint.name: Lane(endpoint, self) for endpoint in endpoints}
         self._lanes_ended = False
         self._silence = silence  # seconds without an answer from anybody: it may be our network
         self._heard_at: float | None = None  # monotonic, when anybody answered us
         self._settled: list[Settled] = []
         self._group = GROUP  # how many of them go into the next commit
-        self._noted: dict[EndpointName, tuple[Record, list[Event]]] = {}  # health, to be written
+        self._noted: dict[EndpointName, tuple[Record, list[Event], Record]] = {}  # health to write
         self._reloading = asyncio.Lock()  # or the answer that was read first might be taken last
         self._newer: set[EndpointName] = set()  # whose health was noted since that was asked
         self._something = asyncio.Event()  # there is something to write, or nothing more will come
@@ -108,9 +111,30 @@ class Dispatcher:
                 lane.look_again()
         return True
 
+    @property
+    def replicas(self) -> int:
+        """How many send to the endpoints, and share their rate limits."""
+        return self._leases.alive if self._leases else 1
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether others may have taken over what we have claimed: nothing of it is to be sent."""
+        return self._leases is not None and not self._leases.is_seen
+
+    def tell_others(self, notice: HeldBack | Resumed | Paused) -> None:
+        """Let the other replicas hear how an endpoint is."""
+        if self._leases is not None:
+            self._leases.notices.tell(notice)
+
+    def heard_of(self, notice: HeldBack | Resumed | Paused) -> None:
+        """Another replica, or this one, has found how an endpoint is."""
+        lane = self._lanes.get(notice.endpoint)
+        if lane is not None and notice.by != self.outbox.replica:
+            lane.heard(notice)
+
     async def release(self) -> int:
-        """Give back deliveries whose lease is over: whoever held them did not come back."""
-        return await self.outbox.release(self.held)
+        """Give back what is in flight and in nobody's hands."""
+        return await self.outbox.release()
 
     def troubles(self) -> Mapping[EndpointName, str]:
         """Why endpoints are not well, where they are not."""
@@ -135,11 +159,11 @@ class Dispatcher:
             self._heard_at is not None and self.clock.monotonic() - self._heard_at < self._silence
         )
 
-    def note(self, record: Record, event: Event | None) -> None:
-        """Have an endpoint's health written down, and the others told."""
+    def note(self, record: Record, event: Event | None, *, base: Record) -> None:
+        """Have an endpoint's health written down, and the others told; it was made of ``base``."""
         self._newer.add(record.name)
-        _, events = self._noted.get(record.name, (record, []))
-        self._noted[record.name] = (record, [*events, *([event] if event else [])])
+        _, events, _ = self._noted.get(record.name, (record, [], base))
+        self._noted[record.name] = (record, [*events, *([event] if event else [])], base)
         self._something.set()
 
     async def done(self, settled: Settled) -> None:
@@ -193,7 +217,6 @@ class Dispatcher:
                     self._lanes[one.delivery.endpoint].is_to_retry(one.due_in)
         self._group = min(GROUP, self._group * 2)
         del self._settled[: len(group)]
-        self.held.difference_update(one.delivery.id for one in group)
         if len(self._settled) < UNWRITTEN_LIMIT:
             self._room.set()
 
@@ -212,20 +235,20 @@ class Dispatcher:
 
     async def _write_noted(self) -> None:
         while self._noted:
-            name, (record, events) = next(iter(self._noted.items()))
+            name, (record, events, base) = next(iter(self._noted.items()))
             try:
-                kept = await self._records.keep(record, events)
+                kept = await self._records.keep(record, events, base=base, now=self.clock.now())
             except StoreError:
                 raise
             except Exception:
                 log.exception("endpoint.unwritable", endpoint=name)
                 kept = record
-            if self._noted[name] == (record, events):  # nothing was noted meanwhile
+            newest, all_events, _ = self._noted[name]
+            if (newest, all_events) == (record, events):  # nothing was noted meanwhile
                 del self._noted[name]
             else:
-                self._noted[name] = (self._noted[name][0], self._noted[name][1][len(events) :])
-            if kept != record:
-                self._lanes[name].take_over(kept)  # a command was there first
+                self._noted[name] = (newest, all_events[len(events) :], kept)
+            self._lanes[name].kept(kept, of=record)
 
     def store_failed(self, event: str, error: StoreError, **more: object) -> None:
         """Say so; the first of a row is an error, the others are counted."""

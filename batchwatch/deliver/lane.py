@@ -19,9 +19,10 @@ from batchwatch.domain.delivery import (
     State,
     settle,
 )
-from batchwatch.domain.health import Breaker, Record
+from batchwatch.domain.health import PROBE_AFTER, Breaker, Record
 from batchwatch.log import get_logger
 from batchwatch.store import StoreError
+from batchwatch.store.notices import HeldBack, Paused, Resumed
 
 if TYPE_CHECKING:
     from batchwatch.deliver.dispatcher import Dispatcher
@@ -66,9 +67,12 @@ class Lane:
         self._paused_until = 0.0  # monotonic; the receiver asked for it
         self._breaker = Breaker()
         self._record = self._well = Record(endpoint.name)
+        self._stored = self._well  # its record as it stood in the store when it was seen there
         self._failed_at: float | None = None  # monotonic, the last failure in a row
         self._written_for = 0.0  # seconds of failure, when its record was written
         self._takes_some = False  # since the start, or since it was held back
+        self._taken_at = -math.inf  # monotonic, the last time that it took something
+        self._held_for: str | None = None  # why it is held back, if it is
         self._failing = False
         self._traces = dispatcher.outbox.traces
         self._tells_all = log.is_enabled_for(logging.DEBUG)
@@ -106,7 +110,7 @@ class Lane:
         if self._breaker.is_offline:
             return "nobody can be reached from here; it is tried every few seconds"
         if self._breaker.is_open:
-            return f"held back, and probed every half minute: {record.reason}"
+            return f"held back, and probed every half minute: {record.reason or self._held_for}"
         pause = self._paused_until - self._clock.monotonic()
         if pause > 0:
             return f"it asked to be left alone for another {pause:.0f} s (Retry-After)"
@@ -117,13 +121,36 @@ class Lane:
         record = record or Record(self.endpoint.name)
         if self._failed_at is not None and record.disabled_at is None is self._record.disabled_at:
             return  # we know more of it
+        self._adopt(record)
+
+    def kept(self, record: Record, *, of: Record) -> None:
+        """What stands in the store since ``of`` was to be written; it may have known better."""
+        self._stored = record
+        if record != of:
+            self._adopt(record)
+
+    def _adopt(self, record: Record) -> None:
         if self._record.disabled_at is not None and record.disabled_at is None:
             self._breaker = Breaker()
             self._paused_until = 0.0  # whoever enables it knows that it may be sent to
-        self._record = record
+        self._record = self._stored = record
         self._failed_at = None
         self._written_for = record.failing_for
         self._show()
+
+    def heard(self, notice: HeldBack | Resumed | Paused) -> None:
+        """Another replica tells how the endpoint is."""
+        now = self._clock.monotonic()
+        if isinstance(notice, Paused):
+            self._pause(now + min(notice.seconds, PAUSE_LIMIT))
+        elif isinstance(notice, Resumed):
+            self._breaker.hurry(now)
+        # Where it takes what we send, it is the other's way to it that is broken.
+        elif not self._breaker.is_offline and now - self._taken_at > PROBE_AFTER:
+            was_open = self._breaker.is_open
+            self._breaker.follow(now)
+            self._held_back(notice.reason, was_open=was_open)
+        self.wake()
 
     async def run(self) -> None:
         """Deliver until the dispatcher stops."""
@@ -158,8 +185,8 @@ class Lane:
             return 0 if self._at_hand else 1
         # What can be tried in half of the lease: some of it is being sent, some is at hand then.
         pace = self.endpoint.concurrency / max(self._takes, 0.001)
-        if self.endpoint.rate is not None:
-            pace = min(pace, self.endpoint.rate)
+        if (rate := self._rate) is not None:
+            pace = min(pace, rate)
         triable = max(1, int(pace * self._lease / 2))
         sent = min(self.endpoint.concurrency, triable)
         # Nothing at hand for one that has taken nothing yet: it would only have to go back.
@@ -167,6 +194,16 @@ class Lane:
         # To claim again for each that is done would cost more than to send it.
         self._enough = sent - 1 + ahead // 2
         return sent + ahead - self._at_hand if self._lacks else 0
+
+    @property
+    def _rate(self) -> float | None:
+        """Our share of what the endpoint may be sent each second."""
+        rate = self.endpoint.rate
+        return None if rate is None else rate / self._dispatcher.replicas
+
+    @property
+    def _we(self) -> str:
+        return self._outbox.replica or ""
 
     @property
     def _lacks(self) -> bool:
@@ -180,7 +217,6 @@ class Lane:
             )
             self._at_hand += len(page)
             for delivery in page:
-                self._dispatcher.held.add(delivery.id)
                 self._queue.put_nowait(delivery)
             if len(page) == limit:
                 return 0.0
@@ -217,9 +253,8 @@ class Lane:
         try:
             await self._outbox.give_back(ids)
         except StoreError as error:
-            # Then they come back when their lease is over, or at the next start.
             self._dispatcher.store_failed("deliveries.held", error, endpoint=self.endpoint.name)
-        self._dispatcher.held.difference_update(ids)
+            self._outbox.held.difference_update(ids)  # so that they are released soon
         self._at_hand -= len(unsent)
 
     async def _work(self) -> None:
@@ -246,11 +281,11 @@ class Lane:
         """Whether a request may go now; waits for its turn by the rate limit."""
         if self._hold() > 0:
             return False
-        if self.endpoint.rate is None:
+        if (rate := self._rate) is None:
             return True
         now = self._clock.monotonic()
         slot = max(now, self._next_slot)
-        self._next_slot = slot + 1.0 / self.endpoint.rate
+        self._next_slot = slot + 1.0 / rate
         if slot > now:
             await self._clock.wait(self._dispatcher.stopping, slot - now)
         return not self._dispatcher.is_stopping and self._hold() <= 0
@@ -259,6 +294,8 @@ class Lane:
         """Seconds that the endpoint is to be left alone; 0 if it may be sent to."""
         if self._record.disabled_at is not None:
             return math.inf
+        if self._dispatcher.is_cut_off:
+            return STORE_PAUSE
         now = self._clock.monotonic()
         return max(self._paused_until - now, self._breaker.wait(now))
 
@@ -313,15 +350,24 @@ class Lane:
         """Draw from a try what it says of the endpoint."""
         now = self._clock.monotonic()
         failure = attempt.failure
+        if failure is None:
+            self._taken_at = now
         if failure is Failure.RATE_LIMITED and attempt.retry_after:
             # The limit is the receiver's, not this delivery's: the others wait as well.
-            until = now + min(attempt.retry_after, PAUSE_LIMIT)
-            if until > self._paused_until:
-                self._paused_until = until
-                log.warning(
-                    "endpoint.paused", endpoint=self.endpoint.name, seconds=round(until - now)
-                )
-        was_open = self._breaker.is_open
+            seconds = min(attempt.retry_after, PAUSE_LIMIT)
+            if self._pause(now + seconds):
+                self._dispatcher.tell_others(Paused(self.endpoint.name, seconds, by=self._we))
+        self._mind_breaker(attempt, now, probe=probe)
+        if failure in BLAMELESS_FAILURES:
+            return
+        if failure is None and self._record == self._well:
+            self._failed_at = None
+            return  # as most often: it was well, and is
+        self._remember(attempt, now)
+
+    def _mind_breaker(self, attempt: Attempt, now: float, *, probe: int) -> None:
+        """Have the breaker know of a try, and the other replicas where that changed something."""
+        failure, was_open = attempt.failure, self._breaker.is_open
         if failure is Failure.OFFLINE:
             self._breaker.offline(now, probe=probe)
         elif failure in BLAMELESS_FAILURES or (
@@ -330,19 +376,35 @@ class Lane:
             self._breaker.abandoned(probe=probe)
         else:
             self._breaker.ended(now, failed=failure is not None, probe=probe)
-        self._takes_some = not self._breaker.is_open and (self._takes_some or failure is None)
-        if self._breaker.is_open is not was_open:
-            what = "endpoint.held_back" if self._breaker.is_open else "endpoint.resumed"
-            log.warning(what, endpoint=self.endpoint.name, reason=attempt.detail)
-            self._show()
+        is_open = self._breaker.is_open
+        self._takes_some = not is_open and (self._takes_some or failure is None)
+        reason = f"{failure}: {attempt.detail or 'no detail'}"
+        self._held_back(reason, was_open=was_open)
+        if was_open and not is_open:
+            self._dispatcher.tell_others(Resumed(self.endpoint.name, by=self._we))
+        elif is_open and not self._breaker.is_offline and (probe or not was_open):
+            self._dispatcher.tell_others(HeldBack(self.endpoint.name, reason, by=self._we))
         if was_open:
             self.wake()  # the probe is back
-        if failure in BLAMELESS_FAILURES:
+
+    def _pause(self, until: float) -> bool:
+        """Leave it alone until this monotonic moment; whether that is longer than before."""
+        seconds = until - self._clock.monotonic()
+        is_longer = until > self._paused_until + TICK
+        if is_longer:
+            self._paused_until = until
+            log.warning("endpoint.paused", endpoint=self.endpoint.name, seconds=round(seconds))
+        return is_longer
+
+    def _held_back(self, reason: str, *, was_open: bool) -> None:
+        """Say so if it is held back now, or no longer."""
+        is_open = self._breaker.is_open
+        if is_open is was_open:
             return
-        if failure is None and self._record == self._well:
-            self._failed_at = None
-            return  # as most often: it was well, and is
-        self._remember(attempt, now)
+        self._held_for = reason if is_open else None
+        what = "endpoint.held_back" if is_open else "endpoint.resumed"
+        log.warning(what, endpoint=self.endpoint.name, reason=self._held_for)
+        self._show()
 
     def _remember(self, attempt: Attempt, now: float) -> None:
         """Keep the record of the endpoint, and have it written when it says something new."""
@@ -364,7 +426,7 @@ class Lane:
         # Not each time, for it may fail and be well again many times a second.
         if event or abs(record.failing_for - self._written_for) >= REMEMBER:
             self._written_for = record.failing_for
-            self._dispatcher.note(record, event)
+            self._dispatcher.note(record, event, base=self._stored)
             self._show()
 
     def _show(self) -> None:

@@ -3,7 +3,9 @@
 Two rules stand side by side. The breaker looks at minutes and is forgotten
 with the process: it keeps a receiver that is down from costing much. The
 record looks at days and is kept in the store: it tells people that an
-endpoint fails, and in the end disables it.
+endpoint fails, and in the end disables it. Where several replicas send to an
+endpoint, each has a breaker of its own and hears of the others', and all
+write the one record.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from batchwatch.domain.event import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from batchwatch.domain.batch import EndpointName
@@ -31,6 +34,7 @@ SLICES: Final = 10  # that it forgets them by
 TRIES_TO_OPEN: Final = 10
 SHARE_TO_OPEN: Final = 0.7  # of these, failed
 PROBE_AFTER: Final = 30.0  # seconds
+FOLLOW_AFTER: Final = 75.0  # seconds without a word of the replica that probes: a probe and more
 OFFLINE_PROBE_AFTER: Final = 5.0  # seconds; to find out that the network is back costs nobody much
 
 FAILING_TO_TELL: Final = 300.0  # seconds of nothing but failure until somebody is told
@@ -99,6 +103,16 @@ class Breaker:
         if not self.is_open or self._is_the(probe):
             self._open(now, OFFLINE_PROBE_AFTER)
             self.is_offline = True
+
+    def follow(self, now: float) -> None:
+        """Another replica found that the endpoint fails: that one probes, and we if it is gone."""
+        if not self._is_probing:
+            self._open(now, FOLLOW_AFTER)
+
+    def hurry(self, now: float) -> None:
+        """Another replica found that the endpoint is well: probe it now."""
+        if self.is_open and not self.is_offline:
+            self._next_probe = now
 
     def _is_the(self, probe: int) -> bool:
         return self.is_open and probe == self._openings
@@ -200,6 +214,37 @@ class Record:
     def enabled(self) -> Record:
         """As at its beginning, but that others know of its trouble and are owed the all-clear."""
         return Record(self.name, alarm_since=self.alarm_since, reason=self.reason)
+
+    def joined(
+        self, stored: Record, events: Sequence[Event], *, base: Record, now: datetime
+    ) -> tuple[Record, Sequence[Event]]:
+        """What is to be written, and told of ``events``, where the store may know more.
+
+        This record came from ``base``; where ``stored`` is another by now, a
+        command or another replica was faster. What disables stays, for only a
+        command enables; what it took from another it has taken; and time
+        that both saw it fail counts once.
+        """
+        if stored == base:
+            return self, events
+        if stored.disabled_at is not None:
+            return stored, ()
+        if self.disabled_at is not None:
+            return replace(self, alarm_since=stored.alarm_since or self.alarm_since), events
+        if self.failing_since is None:
+            well, event = stored.succeeded(now=now)
+            return well, [event] if event else ()
+        if stored.failing_since is None:
+            return stored, ()
+        told = [one for one in (self.told, stored.told) if one is not None]
+        both = replace(
+            self,
+            failing_since=min(self.failing_since, stored.failing_since),
+            failing_for=max(self.failing_for, stored.failing_for),
+            told=max(told, default=None),
+            alarm_since=stored.alarm_since or self.alarm_since,
+        )
+        return both, () if both.told == stored.told else events
 
     def tell(self, type_: str, share: float, *, now: datetime) -> tuple[Record, Event]:
         """Have the others told of it; the record remembers that they were."""

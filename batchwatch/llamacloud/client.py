@@ -79,9 +79,9 @@ class LlamaCloud:
     """The upstream API behind one key.
 
     ``key_source`` is the variable that the key came from; errors name it.
-    ``on_request`` hears of every try, the failed ones included. Every
-    question raises :class:`CloudError`, after a few tries where those make
-    sense.
+    ``on_request`` hears of every try, the failed ones included; nothing is
+    sent unless ``may_ask`` says so at that moment. Every question raises
+    :class:`CloudError`, after a few tries where those make sense.
     """
 
     def __init__(  # noqa: PLR0913  # what a watch has settings for, each by its name
@@ -95,6 +95,7 @@ class LlamaCloud:
         clock: Clock,
         scope: Scope = Scope(),
         on_request: Callable[[RequestReport], None] | None = None,
+        may_ask: Callable[[], bool] | None = None,
         limits: Limits = LIMITS,
         traces: Traces = OFF,
     ) -> None:
@@ -109,6 +110,7 @@ class LlamaCloud:
             traces=traces,
         )
         self._transport.on_request = on_request
+        self._transport.may_ask = may_ask
         self.traces = traces  # for whoever asks, to tell what for
         self.budget = budget
         self._clock = clock

@@ -114,6 +114,7 @@ class Transport:
         # By operation: memory holds one large body of each, however many are asked for at once.
         self._large: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(1))
         self.on_request: Callable[[RequestReport], None] | None = None  # hears of every try
+        self.may_ask: Callable[[], bool] | None = None  # asked before every try
         self.requests = 0  # sent so far, retries included
 
     async def get(self, question: Question[T]) -> Answer[T]:
@@ -161,9 +162,11 @@ class Transport:
         try:
             await self._budget.acquire(priority)
         except HeldBack as pause:
-            error = diagnosis.held_back(asked, pause.seconds)
+            error: CloudError = diagnosis.held_back(asked, pause.seconds)
         else:
-            return
+            if self.may_ask is None or self.may_ask():
+                return
+            error = diagnosis.lapsed(asked)
         raise error
 
     async def _told(

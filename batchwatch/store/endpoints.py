@@ -13,6 +13,7 @@ from batchwatch.store.schema import endpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -35,19 +36,24 @@ class Endpoints:
             return {EndpointName(row.name): _record(row) for row in rows}
 
     @unbroken
-    async def keep(self, record: Record, events: Sequence[Event]) -> Record:
-        """Write what the daemon knows of an endpoint; what then holds.
+    async def keep(
+        self, record: Record, events: Sequence[Event], *, base: Record, now: datetime
+    ) -> Record:
+        """Write what the daemon knows of an endpoint, and made of ``base``; what then holds.
 
-        What a command has disabled meanwhile stays so: only a command enables.
+        See :meth:`~batchwatch.domain.health.Record.joined` for what a command
+        or another replica has written meanwhile. The other replicas are told.
         """
         async with self._database.write() as connection:
             stored = await self._read(connection, record.name)
-            if stored.disabled_at is None or record.disabled_at is not None:
+            record, events = record.joined(stored, events, base=base, now=now)
+            if record != stored:
                 await self._write(connection, record)
                 await self._outbox.enqueue(connection, events)
-                stored = record
+                if self._database.is_shared:
+                    await self._database.nudge(connection)
         self._outbox.committed(events)
-        return stored
+        return record
 
     @unbroken
     async def change(
@@ -64,7 +70,7 @@ class Endpoints:
         return record != stored
 
     async def _read(self, connection: AsyncConnection, name: EndpointName) -> Record:
-        query = sa.select(endpoints).where(endpoints.c.name == name)
+        query = sa.select(endpoints).where(endpoints.c.name == name).with_for_update()
         row = (await connection.execute(query)).one_or_none()
         return Record(name) if row is None else _record(row)
 

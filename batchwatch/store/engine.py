@@ -19,6 +19,7 @@ from batchwatch.store.driver import create_async_engine
 from batchwatch.store.errors import (
     SchemaTooNew,
     SchemaTooOld,
+    StoreError,
     StoreUnusable,
     translate,
 )
@@ -30,6 +31,7 @@ from batchwatch.store.file import (
     read_only,
     take_lock,
 )
+from batchwatch.store.server import engines, explain, listen, place_of
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -55,6 +57,7 @@ T = TypeVar("T")
 CHANNEL: Final = "batchwatch"  # of PostgreSQL's notifications
 _TURN: Final = 0x62617463  # the lock of whoever writes events
 _SCHEMA: Final = 0x62617464  # and of whoever changes the tables
+_NOTICE: Final = 7_999  # bytes that a notification may have
 _BUSY_TIMEOUT: Final = 5_000  # ms to wait for another process, such as a backup
 
 _PRAGMAS: Final = (
@@ -105,8 +108,9 @@ class Database:
     read-compare-write safe without retries.
     """
 
-    def __init__(self, engine: AsyncEngine, hasty: AsyncEngine, *, where: str) -> None:
-        self.where = where  # for messages: a path, or a URL without its password
+    def __init__(self, engine: AsyncEngine, hasty: AsyncEngine, *, url: sa.URL, where: str) -> None:
+        self.where = where  # for messages: a path, or a URL without login
+        self._url = url
         self._engine = engine
         self._hasty = hasty  # for commits that do not wait for the disk
         self._writer = asyncio.Lock()
@@ -131,7 +135,7 @@ class Database:
         """
         parsed = sa.make_url(url)
         path = file_of(url)
-        where = parsed.render_as_string(hide_password=True) if path is None else str(path)
+        where = place_of(parsed) if path is None else str(path)
         lock = None
         if path is not None:
             if exclusive:
@@ -141,7 +145,7 @@ class Database:
                 parsed = read_only(parsed, path)
             elif not check_writable(path):
                 raise StoreUnusable(f"{path}: there is no store yet; has the daemon ever run?")
-        database = cls(*_engines(parsed), where=where)
+        database = cls(*_engines(parsed), url=parsed, where=where)
         database._lock = lock
         try:
             await database._settle_schema(may_write=exclusive)
@@ -164,7 +168,16 @@ class Database:
     def _failures(self) -> tuple[type[Exception], ...]:
         """What a question may raise: of a server also that it is not there."""
         of_all = (DBAPIError, sa.exc.TimeoutError)
-        return (*of_all, OSError) if self.is_shared else of_all
+        if not self.is_shared:
+            return of_all
+        import asyncpg  # noqa: PLC0415  # not for SQLite
+
+        # Before there is a connection the driver's errors come as they are.
+        return (*of_all, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+    def _translated(self, error: Exception) -> StoreError:
+        found = explain(error, self.where) if self.is_shared else None
+        return found or translate(error, self.where)
 
     @property
     def is_shared(self) -> bool:
@@ -183,9 +196,11 @@ class Database:
         try:
             with self.timed("read"):
                 async with self._engine.connect() as connection:
+                    if self.is_shared:  # where a question would begin a transaction, and end it
+                        await connection.execution_options(isolation_level="AUTOCOMMIT")
                     yield connection
         except self._failures as error:
-            raise translate(error, self.where) from error
+            raise self._translated(error) from error
 
     @asynccontextmanager
     async def write(self, *, durable: bool = True) -> AsyncIterator[AsyncConnection]:
@@ -208,7 +223,7 @@ class Database:
                     async with connection.begin():
                         yield connection
         except self._failures as error:
-            raise translate(error, self.where) from error
+            raise self._translated(error) from error
 
     @asynccontextmanager
     async def write_for(self, watch: WatchName) -> AsyncIterator[AsyncConnection]:
@@ -234,7 +249,7 @@ class Database:
                         await connection.execution_options(isolation_level="AUTOCOMMIT")
                     yield connection
         except self._failures as error:
-            raise translate(error, self.where) from error
+            raise self._translated(error) from error
 
     @asynccontextmanager
     async def _turn(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
@@ -316,10 +331,25 @@ class Database:
             {"keys": msgspec.json.encode(keys).decode()},
         )
 
-    async def tell(self, connection: AsyncConnection, text: str) -> None:
-        """With the commit: let the other replicas hear ``text``; see `notices`."""
-        if self.dialect != "sqlite":
-            await connection.execute(sa.select(sa.func.pg_notify(CHANNEL, text)))
+    async def tell(self, connection: AsyncConnection, *texts: str) -> None:
+        """With the commit: let all replicas hear these; see `notices`.
+
+        One that PostgreSQL would not carry is heard as an empty one: that something was missed.
+        """
+        if self.dialect == "sqlite" or not texts:
+            return
+        bounded = [text if len(text.encode()) <= _NOTICE else "" for text in texts]
+        text = self.values("texts").c.value
+        await connection.execute(
+            sa.select(sa.func.count(sa.func.pg_notify(CHANNEL, text))),
+            {"texts": msgspec.json.encode(bounded).decode()},
+        )
+
+    @unbroken
+    async def tell_now(self, texts: Sequence[str]) -> None:
+        """Let all replicas hear these, as :meth:`tell` does."""
+        async with self.write_one() as connection:
+            await self.tell(connection, *texts)
 
     async def hear(self, heard: Callable[[str], None]) -> None:
         """Call ``heard`` with what others :meth:`tell`, until the connection breaks.
@@ -327,23 +357,10 @@ class Database:
         At its beginning with nothing: until then it was not heard what was
         told. Raises :class:`~batchwatch.store.errors.StoreError` where there is no connection.
         """
-        _, how = self._engine.dialect.create_connect_args(self._engine.url)
-        broken = asyncio.Event()
         try:
-            import asyncpg  # noqa: PLC0415  # not for SQLite
-
-            connection = await asyncpg.connect(**_plain(how))
-        except (OSError, asyncpg.PostgresError) as error:
-            raise StoreUnusable(f"{self.where}: {error}") from error
-        try:
-            connection.add_termination_listener(lambda _: broken.set())
-            await connection.add_listener(CHANNEL, lambda *told: heard(told[3]))
-            heard("")
-            await broken.wait()
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise StoreUnusable(f"{self.where}: {error}") from error
-        finally:
-            connection.terminate()
+            await listen(self._url, CHANNEL, heard)
+        except self._failures as error:
+            raise self._translated(error) from error
 
     async def tidy(self) -> None:
         """Refresh the planner's statistics and shorten the log; PostgreSQL does so itself."""
@@ -360,7 +377,7 @@ class Database:
                 ):
                     await connection.exec_driver_sql(pragma)
         except self._failures as error:
-            raise translate(error, self.where) from error
+            raise self._translated(error) from error
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """An INSERT that knows ``on_conflict_do_update`` and ``on_conflict_do_nothing``."""
@@ -459,21 +476,11 @@ class Database:
         return found
 
 
-def _plain(how: Mapping[str, Any]) -> dict[str, Any]:
-    """What asyncpg takes, without what SQLAlchemy's own connections take besides."""
-    ours = {"prepared_statement_cache_size", "prepared_statement_name_func", "async_creator_fn"}
-    return {name: value for name, value in how.items() if name not in ours}
-
-
 def _engines(url: sa.URL) -> tuple[AsyncEngine, AsyncEngine]:
     """What waits for the disk at each commit, and what does not."""
     if url.get_backend_name() != "sqlite":
         schema.for_postgresql()
-        hasty = {"server_settings": {"synchronous_commit": "off"}}
-        return (
-            create_async_engine(url, pool_pre_ping=True),
-            create_async_engine(url, pool_pre_ping=True, connect_args=hasty),
-        )
+        return engines(url)
     # The one that waits also asks; the other is for those who take turns anyway.
     return _sqlite(url, "FULL", size=4), _sqlite(url, "NORMAL", size=1)
 

@@ -5,6 +5,7 @@ StoreError
 ├── StoreUnusable    it cannot be opened: path, permission, or not a database
 ├── StoreFull        no room on the disk, or it became read-only; nothing was written
 ├── StoreBusy        another process held the database for too long; try again
+├── StoreUnreachable the database server does not answer, or stops or starts; try again
 ├── LeaseLost        another replica may poll the watch now; what was seen is seen again by it
 ├── SchemaTooOld     for a reader; the daemon brings it up to date when it starts
 └── SchemaTooNew     a newer batchwatch has been here
@@ -33,6 +34,10 @@ class StoreFull(StoreError):
 
 class StoreBusy(StoreError):
     """Another process held the database for longer than we waited."""
+
+
+class StoreUnreachable(StoreError):
+    """The database server is not there, at present."""
 
 
 class LeaseLost(StoreError):

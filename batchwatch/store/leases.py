@@ -9,6 +9,8 @@ still the last one and its time not over. It is the database's time.
 
 from __future__ import annotations
 
+import asyncio
+import math
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -17,19 +19,27 @@ import msgspec
 import sqlalchemy as sa
 
 from batchwatch.domain.batch import WatchName
+from batchwatch.log import get_logger
 from batchwatch.store.engine import unbroken
-from batchwatch.store.errors import LeaseLost
+from batchwatch.store.errors import LeaseLost, StoreError
+from batchwatch.store.notices import Notices
 from batchwatch.store.schema import leases, replicas
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from batchwatch.clock import Clock
     from batchwatch.store.engine import Database
+    from batchwatch.store.notices import Notice
+
+log = get_logger()
 
 LIFE: Final = timedelta(seconds=15)
+RENEWALS: Final = 3  # in the life of a lease
+RETRY: Final = 1.0  # seconds until a store that failed is asked again
 FORGOTTEN: Final = 20  # times the life of a lease without a sign of a replica
 
 
@@ -50,6 +60,7 @@ class Leases:
     def __init__(
         self,
         database: Database,
+        clock: Clock,
         *,
         replica: str,
         life: timedelta = LIFE,
@@ -58,10 +69,15 @@ class Leases:
     ) -> None:
         """``host`` and ``version`` are for people who look at the replicas."""
         self._database = database
+        self._clock = clock
         self.replica = replica
         self.life = life
+        self.notices = Notices(database, clock)
+        self.alive = 1  # replicas, at the last beat
+        self._beaten_at = -math.inf  # monotonic
         self._who = {"id": replica, "host": host, "version": version}
         self._tokens: dict[WatchName, int] = {}  # of those that this replica holds
+        self._held_until: dict[WatchName, float] = {}  # monotonic, and rather too early
         now, until = database.now(), database.now(ahead=life)
         upsert = database.insert(replicas)
         self._beat = upsert.on_conflict_do_update(index_elements=["id"], set_={"seen_at": now})
@@ -82,18 +98,67 @@ class Leases:
             where=same | (leases.c.held_until <= now),
         ).returning(leases.c.watch, leases.c.token)
 
+    @property
+    def is_seen(self) -> bool:
+        """Whether the others can still take this replica for alive.
+
+        If not, they may have taken over whatever it had, and it must not go
+        on with any of it.
+        """
+        return self._clock.monotonic() - self._beaten_at < self.life.total_seconds()
+
     @unbroken
     async def beat(self) -> int:
-        """Say that this replica is alive; how many are, this one among them."""
+        """Say that this replica is alive; how many are, this one among them.
+
+        Its steady clock goes by the database's from then on, as that of all.
+        """
         database, now = self._database, self._database.now()
+        begun = self._clock.monotonic()
         async with database.write(durable=False) as connection:
             await connection.execute(self._beat.values(**self._who, started_at=now, seen_at=now))
             gone = replicas.c.seen_at < database.now(ahead=-FORGOTTEN * self.life)
             await connection.execute(sa.delete(replicas).where(gone))
-            alive = sa.select(sa.func.count()).where(
-                replicas.c.seen_at >= database.now(ahead=-self.life)
-            )
-            return await connection.scalar(alive) or 1
+            alive = sa.func.count().filter(replicas.c.seen_at >= database.now(ahead=-self.life))
+            asked = self._clock.monotonic()
+            row = (await connection.execute(sa.select(alive, now).select_from(replicas))).one()
+            took = self._clock.monotonic() - asked
+        self._clock.agree(row[1] + timedelta(seconds=took / 2))
+        self._beaten_at = begun
+        self.alive = max(1, row[0])
+        return self.alive
+
+    async def run(self, heard: Callable[[Notice | None], None]) -> None:
+        """Be seen by the others, and hear of them, until cancelled; see :class:`Notices`."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.notices.run(heard), name="notices")
+            group.create_task(self._beat_on(), name="beat")
+
+    async def _beat_on(self) -> None:
+        pause = self.life.total_seconds() / RENEWALS
+        failures = 0
+        while True:
+            await self._clock.sleep(min(pause, RETRY) if failures else pause)
+            try:
+                await self.beat()
+            except StoreError as error:
+                (log.debug if failures else log.warning)("replica.unseen", reason=str(error))
+                failures += 1
+            else:
+                if failures:
+                    log.info("replica.seen", failures=failures)
+                failures = 0
+
+    def holds(self, watch: WatchName) -> bool:
+        """Whether nobody else can hold ``watch`` at this moment, as far as is known here."""
+        return self._clock.monotonic() < self._held_until.get(watch, -math.inf)
+
+    @unbroken
+    async def leave(self) -> None:
+        """Say that this replica ends: what it still had may be taken at once."""
+        self._beaten_at = -math.inf
+        async with self._database.write() as connection:
+            await connection.execute(sa.delete(replicas).where(replicas.c.id == self.replica))
 
     @unbroken
     async def take(self, watches: Collection[WatchName]) -> Mapping[WatchName, int]:
@@ -103,25 +168,30 @@ class Leases:
         between. What is not among them is lost.
         """
         given = {"watches": msgspec.json.encode(sorted(watches)).decode()}
+        until = self._clock.monotonic() + self.life.total_seconds()
         async with self._database.write(durable=False) as connection:
             rows = await connection.execute(self._take, given)
             taken = {WatchName(row.watch): row.token for row in rows}
-        for watch in watches:
-            self._tokens.pop(watch, None)
+        self._forget(watches)
         self._tokens.update(taken)
+        self._held_until.update(dict.fromkeys(taken, until))
         return taken
 
     @unbroken
     async def give_back(self, watches: Collection[WatchName]) -> None:
         """End the leases of ``watches`` at once, so that another may take them."""
-        for watch in watches:
-            self._tokens.pop(watch, None)
+        self._forget(watches)
         async with self._database.write() as connection:
             await connection.execute(
                 sa.update(leases)
                 .where(leases.c.watch.in_(watches), leases.c.holder == self.replica)
                 .values(held_until=self._database.now())
             )
+
+    def _forget(self, watches: Collection[WatchName]) -> None:
+        for watch in watches:
+            self._tokens.pop(watch, None)
+            self._held_until.pop(watch, None)
 
     async def guard(self, connection: AsyncConnection, watch: WatchName) -> None:
         """In a transaction for ``watch``: refuse it unless this replica holds the watch.

@@ -21,6 +21,7 @@ from batchwatch.domain.delivery import JITTER, Claimed, DeliveryId, State
 from batchwatch.domain.delivery import OPEN as STILL_OPEN
 from batchwatch.store.engine import unbroken
 from batchwatch.store.leases import LIFE
+from batchwatch.store.notices import Owed, written
 from batchwatch.store.schema import OPEN, attempts, deliveries, events, replicas, to_micros
 from batchwatch.traces import OFF
 
@@ -62,6 +63,7 @@ class Outbox:
         self._beside = beside  # a daemon, by a command: what it makes due is due by any clock
         self._signals: defaultdict[EndpointName, asyncio.Event] = defaultdict(asyncio.Event)
         self.replica: str | None = None  # that claims, where there are several
+        self.held: set[DeliveryId] = set()  # claimed here, and neither settled nor given back
         self._listeners: set[asyncio.Event] = set()
         self.traces = traces
         self._statements = _Statements(database, traced=traces.is_on)
@@ -81,9 +83,10 @@ class Outbox:
             self._listeners.discard(heard)
 
     def signal_all(self) -> None:
-        """Wake all who deliver."""
+        """Wake all who deliver, and all who listen."""
         for signal in self._signals.values():
             signal.set()
+        self._tell_listeners()
 
     async def enqueue(
         self,
@@ -116,7 +119,8 @@ class Outbox:
         await connection.execute(self._statements.add_deliveries, {"owed": _json(owed), **times})
         lines = [{"endpoint": one["endpoint"], "subject": one["subject"]} for one in owed]
         await self._move_up(connection, lines)
-        await self._database.tell(connection, _json(sorted({one["endpoint"] for one in owed})))
+        notice = Owed(sorted({EndpointName(one["endpoint"]) for one in owed}))
+        await self._database.tell(connection, written(notice))
 
     def committed(self, new: Iterable[Event]) -> None:
         """Wake those who deliver, now that these events are in the store."""
@@ -176,6 +180,7 @@ class Outbox:
         }
         async with self._database.write_one() as connection:
             found = (await connection.execute(self._statements.claim, parameters)).all()
+            self.held.update(row.id for row in found)  # before anybody else has the turn
         found = sorted(found, key=lambda row: (row.due_at, row.id))  # they come in any order
         return [
             Claimed(
@@ -232,13 +237,15 @@ class Outbox:
         for one in settled:
             line = {"endpoint": one.delivery.endpoint, "subject": one.delivery.subject}
             (again if one.state.is_open else ended).append(line)
+        given = {"states": _json(states), "replica": self.replica}
         async with self._database.write(durable=False) as connection:
-            await connection.execute(self._statements.settle, {"states": _json(states)})
+            await connection.execute(self._statements.settle, given)
             await connection.execute(self._statements.add_attempts, {"tries": _json(tries)})
             await self._database.hold_lines(connection, ended + again)
             if again:
                 await self._step_back(connection, again)
             moved = await self._move_up(connection, ended + again)
+        self.held.difference_update(one.delivery.id for one in settled)
         # Only where another may go now, or the same one again: most often there is none.
         waiting = settled if moved else [one for one in settled if one.state is State.PENDING]
         for endpoint in {one.delivery.endpoint for one in waiting}:
@@ -252,23 +259,26 @@ class Outbox:
             return
         some = {"ids": _json(list(ids))}
         async with self._database.write(durable=False) as connection:
-            await connection.execute(self._statements.give_back, some)
+            await connection.execute(self._statements.give_back, some | {"replica": self.replica})
             await self._put_in_order(connection, some)
+        self.held.difference_update(ids)
 
     @unbroken
-    async def release(self, held: Collection[DeliveryId]) -> int:
-        """Give back what is in flight under a lease that is over; how many.
+    async def release(self) -> int:
+        """Give back what is in flight and in nobody's hands; how many.
 
-        ``held`` are those that the caller still has in hand, however old
-        their lease.
+        That is what has a lease that is over, and where several share the
+        store what a replica had that is gone, and what was claimed for this
+        one and never reached it, for the answer was lost. What is
+        :attr:`held` stays, however old its lease.
         """
-        parameters = {"ids": _json(list(held)), "now": self._clock.steady()}
         async with self._database.write(durable=False) as connection:
-            lost = list(await connection.scalars(self._statements.lost, parameters))
+            parameters = {"ids": _json(list(self.held)), "now": self._clock.steady()}
+            if self._database.is_shared:
+                parameters["replica"] = self.replica
+            lost = list(await connection.scalars(self._statements.release, parameters))
             if lost:
-                some = {"ids": _json(lost)}
-                await connection.execute(self._statements.give_back, some)
-                await self._put_in_order(connection, some)
+                await self._put_in_order(connection, {"ids": _json(lost)})
         if lost:
             self.signal_all()
         return len(lost)
@@ -280,15 +290,23 @@ class Outbox:
         Nothing is due later than its last pause from now: the clock that it
         was written by may have been set since.
         """
-        now = self._clock.steady()
         async with self._database.write() as connection:
-            taken = list(await connection.scalars(self._statements.in_flight))
+            taken = list(await connection.scalars(self._statements.take_back))
             if taken:
-                some = {"ids": _json(taken)}
-                await connection.execute(self._statements.give_back, some)
-                await self._put_in_order(connection, some)
-            await connection.execute(self._statements.clamp, {"now_micros": to_micros(now)})
+                await self._put_in_order(connection, {"ids": _json(taken)})
+            await self._hasten(connection)
         return len(taken)
+
+    @unbroken
+    async def hasten(self) -> None:
+        """Have nothing due later than its last pause from now: the clock has been set."""
+        async with self._database.write(durable=False) as connection:
+            await self._hasten(connection)
+        self.signal_all()
+
+    async def _hasten(self, connection: AsyncConnection) -> None:
+        now = to_micros(self._clock.steady())
+        await connection.execute(self._statements.hasten, {"now_micros": now})
 
     @unbroken
     async def replay(self, ids: Sequence[DeliveryId]) -> int:
@@ -464,26 +482,35 @@ class _Statements:
         among_ids = deliveries.c.id.in_(
             sa.select(sa.cast(database.values("ids").c.value, deliveries.c.id.type))
         )
-        self.in_flight = sa.select(deliveries.c.id).where(sa.text("state = 'in_flight'"))
+        pending = {"state": State.PENDING.value, "leased_until": None}
+        self.take_back = (
+            sa.update(deliveries)
+            .where(sa.text("state = 'in_flight'"))
+            .values(pending)
+            .returning(deliveries.c.id)
+        )
         held = sa.select(sa.cast(database.values("ids").c.value, deliveries.c.id.type))
-        over = deliveries.c.leased_until < now
-        if database.is_shared:  # a replica that is gone will not come back for them
+        # A result, or a change of mind, that comes late must not undo what another has claimed.
+        ours = deliveries.c.holder.is_not_distinct_from(sa.bindparam("replica", type_=sa.Text))
+        lost = deliveries.c.leased_until < now
+        if database.is_shared:
             alive = sa.select(replicas.c.id).where(replicas.c.seen_at >= database.now(ahead=-LIFE))
-            over |= deliveries.c.holder.is_not(None) & deliveries.c.holder.not_in(alive)
-        self.lost = self.in_flight.where(over, deliveries.c.id.not_in(held))
+            lost |= deliveries.c.holder == sa.bindparam("replica", type_=sa.Text)
+            lost |= deliveries.c.holder.is_not(None) & deliveries.c.holder.not_in(alive)
+        self.release = self.take_back.where(lost, deliveries.c.id.not_in(held))
         latest = sa.bindparam("now_micros", type_=sa.BigInteger) + sa.cast(
             deliveries.c.paused_for * (1_000_000 * (1 + JITTER)), sa.BigInteger
         )
         due_at = sa.type_coerce(deliveries.c.due_at, sa.BigInteger)
-        self.clamp = (
+        self.hasten = (
             sa.update(deliveries)
             .where(sa.text("state = 'pending'"), due_at > latest)
             .values(due_at=sa.type_coerce(latest, deliveries.c.due_at.type))
         )
         self.give_back = (
             sa.update(deliveries)
-            .where(among_ids, deliveries.c.state == State.IN_FLIGHT.value)
-            .values(state=State.PENDING.value, leased_until=None)
+            .where(among_ids, deliveries.c.state == State.IN_FLIGHT.value, ours)
+            .values(pending)
         )
         self.replay = (
             sa.update(deliveries)
@@ -514,8 +541,11 @@ class _Statements:
         )
         self.settle = (
             sa.update(deliveries)
-            # Only what is still in flight: a result that comes late must not undo another.
-            .where(deliveries.c.id == states.c.id, deliveries.c.state == State.IN_FLIGHT.value)
+            .where(
+                deliveries.c.id == states.c.id,
+                deliveries.c.state == State.IN_FLIGHT.value,
+                ours,
+            )
             .values(
                 state=states.c.state,
                 due_at=states.c.due_at,

@@ -6,21 +6,23 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, Final
 
+from batchwatch.domain.batch import Status
 from batchwatch.log import get_logger
 from batchwatch.store import StoreError
+from batchwatch.store.leases import RENEWALS
+from batchwatch.store.notices import LookAt, PollNow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from batchwatch.clock import Clock
-    from batchwatch.domain.batch import BatchId, Status, WatchName
+    from batchwatch.domain.batch import BatchId, WatchName
     from batchwatch.store.leases import Leases
     from batchwatch.watching.watcher import Watcher
 
 log = get_logger()
 
 LOOK: Final = 1.0  # seconds between two looks at what is free; a takeover is that late at most
-RENEWALS: Final = 3  # in the life of a lease
 
 
 class Holder:
@@ -43,7 +45,6 @@ class Holder:
         self._held: dict[WatchName, int] = {}  # with their tokens
         self._running: dict[WatchName, tuple[Watcher, asyncio.Task[None]]] = {}
         self._renewed_at = -math.inf  # monotonic
-        self._alive = 1
         # Of what is held, in the order of the settings.
         self.watchers = [] if leases else [make() for make in watches.values()]
         self.trouble: str | None = None  # why it is not known what is held, if it is not
@@ -71,20 +72,43 @@ class Holder:
                     await self._give_back(self._leases, list(self._held))
 
     def want(self, name: WatchName, batch_id: BatchId, claims: Status | None) -> None:
-        """Have a batch looked at, of which a hint came; another replica's is left to its polls."""
+        """Have a batch looked at, of which a hint came: here, or where its watch is polled."""
+        if name not in self._running and self._leases is not None:
+            self._leases.notices.tell(LookAt(name, batch_id, claims))
+        self._look_at(name, batch_id, claims)
+
+    def poll_now(self, name: WatchName) -> None:
+        """Have a watch polled at once: here, or where it is."""
+        if name not in self._running and self._leases is not None:
+            self._leases.notices.tell(PollNow(name))
+        self._poll(name)
+
+    def heard(self, notice: LookAt | PollNow) -> None:
+        """Do what another replica was asked for, if this one holds the watch."""
+        if isinstance(notice, PollNow):
+            self._poll(notice.watch)
+        else:
+            claims = None if notice.claims is None else Status(notice.claims)
+            self._look_at(notice.watch, notice.batch_id, claims)
+
+    def _look_at(self, name: WatchName, batch_id: BatchId, claims: Status | None) -> None:
         for watcher in self.watchers:
             if watcher.watch.name == name and watcher.follower is not None:
                 watcher.follower.want(batch_id, claims)
+
+    def _poll(self, name: WatchName) -> None:
+        for watcher in self.watchers:
+            if watcher.watch.name == name:
+                watcher.poll_now()
 
     async def _turn(self, group: asyncio.TaskGroup, leases: Leases, stop: asyncio.Event) -> None:
         """Renew what is held when it is time for it, and take what is free, up to our share."""
         life = leases.life.total_seconds()
         now = self._clock.monotonic()
         if now - self._renewed_at >= life / RENEWALS:
-            self._alive = await leases.beat()
             await self._take(group, leases, list(self._held), stop)
             self._renewed_at = now
-        share = math.ceil(len(self._watches) / self._alive)
+        share = math.ceil(len(self._watches) / leases.alive)
         spare = list(self._held)[share:]
         if spare:
             for name in spare:

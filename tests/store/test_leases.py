@@ -15,6 +15,7 @@ from batchwatch.store.errors import LeaseLost
 from batchwatch.store.leases import Leases
 from batchwatch.store.schema import leases, replicas
 from tests.support.builders import at
+from tests.support.clock import ManualClock
 from tests.support.postgres import a_database
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ async def database(store_url: str) -> AsyncIterator[Database]:
 
 
 def of(database: Database, replica: str) -> Leases:
-    return Leases(database, replica=replica, life=LONG)
+    return Leases(database, ManualClock(), replica=replica, life=LONG)
 
 
 async def end(database: Database, watch: WatchName) -> None:

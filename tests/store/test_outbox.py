@@ -117,9 +117,11 @@ async def test_what_was_in_flight_is_tried_again_when_its_lease_is_over(store: S
     (lost,) = await store.at(0).outbox.claim(HOOK, limit=9)
 
     lease = LEASE.total_seconds()
-    assert 0 == await store.at(lease).outbox.release(())
+    beside = Store(store.database)  # another process, which does not hold it
+    assert 0 == await beside.at(lease).outbox.release()
     assert [] == await store.at(999).outbox.claim(HOOK, limit=9)
-    assert 1 == await store.at(lease + 1).outbox.release(())
+    assert 0 == await store.at(lease + 1).outbox.release(), "whoever holds it has it still"
+    assert 1 == await beside.at(lease + 1).outbox.release()
 
     (found,) = await store.at(999).outbox.claim(HOOK, limit=9)
     assert lost.event_id == found.event_id

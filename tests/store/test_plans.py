@@ -249,7 +249,7 @@ QUESTIONS: dict[str, tuple[Ask, Plan]] = {
         },
     ),
     "due in": (lambda s: s.outbox.due_in(OTHER), {"deliveries: ix_deliveries_due"}),
-    "release": (lambda s: s.outbox.release(()), {"deliveries: ix_deliveries_leased"}),
+    "release": (lambda s: s.outbox.release(), {"deliveries: ix_deliveries_leased"}),
     "recover": (
         lambda s: s.outbox.recover(),
         {"deliveries: ix_deliveries_leased", "deliveries: ix_deliveries_due"},

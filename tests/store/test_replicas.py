@@ -15,7 +15,7 @@ from batchwatch.domain.batch import EndpointName, EventId, WatchName
 from batchwatch.domain.delivery import Attempt, Settled, State
 from batchwatch.domain.event import Event
 from batchwatch.store import Database
-from batchwatch.store.notices import heed
+from batchwatch.store.notices import Notice, Notices, Owed
 from batchwatch.store.schema import deliveries, events
 from tests.store.conftest import HOOK, Store
 from tests.support.builders import at
@@ -39,13 +39,23 @@ async def replicas(postgres: str) -> AsyncIterator[list[Store]]:
     async for url in a_database(postgres):
         databases = [await Database.open(url) for _ in range(REPLICAS)]
         stores = [Store(one, HOOK, OPS) for one in databases]
-        heeding = [asyncio.create_task(heed(one.database, one.outbox, Clock())) for one in stores]
+        heeding = [asyncio.create_task(heed(one)) for one in stores]
         yield stores
         for task in heeding:
             task.cancel()
         await asyncio.gather(*heeding, return_exceptions=True)
         for one in databases:
             await one.close()
+
+
+async def heed(store: Store) -> None:
+    def heard(notice: Notice | None) -> None:
+        if isinstance(notice, Owed):
+            store.outbox.heard(notice.endpoints)
+        else:
+            store.outbox.signal_all()
+
+    await Notices(store.database, Clock()).run(heard)
 
 
 def an_event(line: int, number: int) -> Event:

@@ -50,6 +50,7 @@ def live_with(dispatcher: Dispatcher, store: Store, clock: ManualClock) -> Live:
         clock=clock,
         dispatcher=dispatcher,
         watchers=(),
+        poll=lambda _: None,
         troubles=untroubled,
         stopping=asyncio.Event(),
     )

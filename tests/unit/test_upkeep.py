@@ -228,7 +228,7 @@ async def test_what_nobody_holds_is_given_back_when_its_lease_is_over(
 ) -> None:
     """What a lane has in hand is not, however old."""
     await store.see("bat-1")
-    (lost,) = await store.outbox.claim(OTHER, limit=1)
+    (lost,) = await store.beside().claim(OTHER, limit=1)
     desk = Desk()
     desk.is_free.clear()
     async with dispatching(store, clock, desk) as dispatcher:

@@ -99,9 +99,14 @@ class Store(real.Store):
 
     def __init__(self, database: Database, router: Router, clock: Clock) -> None:
         super().__init__(database, router, clock)
+        self.clock = clock
         self.outbox = WatchedOutbox(database, router, clock)
         self.batches = Batches(database, self.outbox)
         self.endpoints = Endpoints(database, self.outbox)
+
+    def beside(self) -> Outbox:
+        """The outbox as another process has it, which holds nothing of what is held here."""
+        return Outbox(self.database, Router({}), self.clock)
 
     async def see(self, *batch_ids: str, status: Status = PENDING, updated: float = 0) -> None:
         """Note that each of these batches has this status; what that owes is due at once."""

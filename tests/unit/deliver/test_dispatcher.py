@@ -215,7 +215,7 @@ async def test_while_a_rate_limit_lasts_nothing_is_kept_from_who_comes_next(
     async with dispatching(store, clock, desk):
         await store.outbox.until_given_back(1)
         clock.advance(LEASE.total_seconds() + 1)
-        released = await store.outbox.release(())
+        released = await store.beside().release()
 
     assert (0, 2) == (released, len(desk.sent))
     assert ["delivered", *["pending"] * 3] == await store.states()
@@ -247,7 +247,7 @@ async def test_a_slow_endpoint_is_not_sent_again_what_it_has_not_been_sent_yet(
     class Slow(Desk):
         async def answer(self, delivery: Claimed) -> Attempt:
             clock.advance(self.timeout)
-            await store.outbox.release(())  # without a word of what is held
+            await store.beside().release()  # which does not know what is held
             return await super().answer(delivery)
 
     desk = Slow(concurrency=1)

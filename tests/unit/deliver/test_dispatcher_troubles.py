@@ -174,7 +174,7 @@ async def test_what_is_kept_past_its_lease_is_still_not_sent_again(
         clock.advance(await asleep(clock, at_most=STORE_PAUSE))
         await store.outbox.until_written(1)
 
-    assert (0, 1, set()) == (released, len(desk.sent), dispatcher.held)
+    assert (0, 1, set()) == (released, len(desk.sent), store.outbox.held)
 
 
 async def test_a_claim_that_fails_is_tried_again(store: Store, clock: ManualClock) -> None:
