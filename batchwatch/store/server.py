@@ -160,8 +160,10 @@ def explain(error: Exception, where: str) -> StoreError | None:
             return kind(f"{where}: {said}: {remedy}")
     if isinstance(cause, TimeoutError):
         return StoreUnreachable(f"{where}: no answer in time: {_AWAY}")
-    if isinstance(cause, (ssl.SSLError, FileNotFoundError, PermissionError, ValueError)):
+    if isinstance(cause, ssl.SSLError) or isinstance(cause.__cause__, ValueError):
         return StoreUnusable(f"{where}: {said}: {_PARAMETERS}")
+    if isinstance(cause, FileNotFoundError):  # a socket's, or of TLS: it does not say which
+        return StoreUnreachable(f"{where}: {said}: {_AWAY}; or {_PARAMETERS}")
     if isinstance(cause, OSError):
         return StoreUnreachable(f"{where}: {said}: {_AWAY}")
     if getattr(error, "connection_invalidated", False) or "connection" in said:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from batchwatch.clock import Clock
     from batchwatch.domain.batch import Status
     from batchwatch.domain.delivery import Claimed, DeliveryId, Settled
+    from batchwatch.store.leases import Leases
     from tests.support.clock import ManualClock
 
 HOOK = EndpointName("hook")
@@ -206,7 +207,11 @@ class Desk:
 
 @asynccontextmanager
 async def dispatching(
-    store: Store, clock: Clock, *desks: Desk, metrics: Metrics | None = None
+    store: Store,
+    clock: Clock,
+    *desks: Desk,
+    metrics: Metrics | None = None,
+    leases: Leases | None = None,
 ) -> AsyncIterator[Dispatcher]:
     """A dispatcher at work; at the end it is stopped, and ends by itself."""
     dispatcher = Dispatcher(
@@ -215,6 +220,7 @@ async def dispatching(
         records=store.endpoints,
         clock=clock,
         metrics=metrics or Metrics(),
+        leases=leases,
     )
     async with asyncio.TaskGroup() as group:
         group.create_task(dispatcher.run())

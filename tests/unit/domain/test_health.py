@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from batchwatch.domain.batch import EndpointName
 from batchwatch.domain.health import (
     FAILING_TO_DISABLE,
     FAILING_TO_TELL,
+    FOLLOW_AFTER,
     LONGEST_SILENCE,
     OFFLINE_PROBE_AFTER,
     PROBE_AFTER,
@@ -20,6 +22,11 @@ from batchwatch.domain.health import (
     Record,
 )
 from tests.support.builders import at
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batchwatch.domain.event import Event
 
 OPS = EndpointName("ops")
 HOUR = 3600.0
@@ -211,3 +218,109 @@ def test_each_time_it_fails_is_another_fact() -> None:
         record, _ = record.succeeded(now=at(second + 400))
 
     assert 2 == len(set(ids))
+
+
+def test_who_hears_that_it_fails_leaves_the_probes_to_the_other() -> None:
+    """Each probe of that one that fails is heard, too; without a word it is our turn."""
+    breaker = Breaker()
+    breaker.follow(100)
+    assert FOLLOW_AFTER == breaker.wait(100) > 2 * PROBE_AFTER
+
+    breaker.follow(100 + PROBE_AFTER)
+    assert FOLLOW_AFTER == breaker.wait(100 + PROBE_AFTER)
+
+    breaker.hurry(140)  # the other has had something taken
+    assert 0 == breaker.wait(140)
+    probe = breaker.began()
+    breaker.follow(141)  # a word that comes late changes nothing of our probe
+    breaker.ended(142, failed=False, probe=probe)
+    assert (False, 0) == (breaker.is_open, breaker.wait(142))
+
+
+class Replica:
+    """What one of several that send to the same endpoint remembers of it, as a lane does."""
+
+    def __init__(self) -> None:
+        self.record = self.base = Record(OPS)
+        self.failed_at: float | None = None
+
+    def tried(self, now: float, *, takes: bool) -> tuple[Record, Sequence[Event]]:
+        if takes:
+            self.record, event = self.record.succeeded(now=at(now))
+        else:
+            after = 0.0 if self.failed_at is None else now - self.failed_at
+            self.record, event = self.record.failed("x", after=after, now=at(now))
+        self.failed_at = None if takes else now
+        return self.record, [event] if event else []
+
+    def adopt(self, record: Record) -> None:
+        self.record = self.base = record
+        self.failed_at = None
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.integers(0, 2),  # who sends
+        st.booleans(),  # whether it is taken
+        st.sampled_from([1.0, 59.0, 240.0, 30 * HOUR, 70 * HOUR]),  # seconds since the last
+        st.sampled_from(["keeps", "keeps and all look", "later"]),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS)
+def test_several_that_send_to_one_endpoint_tell_of_it_as_one_would(
+    steps: list[tuple[int, bool, float, str]],
+) -> None:
+    """Each fact once, the all-clear after an alarm, and no end while any of them gets through."""
+    replicas = [Replica() for _ in range(3)]
+    stored = Record(OPS)
+    told: list[Event] = []
+    now = taken_at = 0.0
+    for who, takes, pause, what in steps:
+        one = replicas[who]
+        now += pause
+        record, events = one.tried(now, takes=takes)
+        if takes and one.base.disabled_at is None:
+            taken_at = now
+        if what == "later" and not events and not takes:
+            continue
+        stored, joined = record.joined(stored, events, base=one.base, now=at(now))
+        told += joined
+        one.base = stored
+        if stored != record:
+            one.adopt(stored)
+        if what == "keeps and all look":
+            for other in replicas:
+                if other.failed_at is None:
+                    other.adopt(stored)
+
+        assert len(told) == len({event.id for event in told})
+        types = [event.type for event in told]
+        assert (stored.alarm_since is not None) == (
+            bool(types) and types[-1] != "endpoint.recovered"
+        )
+        if stored.disabled_at is not None:
+            # It may be that the one that takes does not know yet that another fails.
+            assert now - taken_at >= FAILING_TO_DISABLE - 2 * LONGEST_SILENCE
+            break
+
+
+def test_a_replica_whose_own_way_is_broken_gives_up_on_nobody() -> None:
+    """What another one had taken meanwhile counts, however long this one saw failures alone."""
+    one, other = Replica(), Replica()
+    stored, now = Record(OPS), 0.0
+    told: list[Event] = []
+    for _ in range(30):  # 150 hours, of which 120 would be the end
+        for sender, takes in ((one, False), (other, True)):
+            now += 2.5 * HOUR
+            other.adopt(stored)
+            record, events = sender.tried(now, takes=takes)
+            stored, joined = record.joined(stored, events, base=sender.base, now=at(now))
+            told += joined
+            sender.base = stored
+            if stored != record:
+                sender.adopt(stored)
+
+    assert (Record(OPS), []) == (stored, told)
