@@ -21,9 +21,14 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+# Characters of an id, a status and what else is searched by; real ones have some 40. Two of them
+# are in one index, whose rows have at most 2,704 bytes in PostgreSQL.
+WORD_LIMIT: Final = 300
+
 Body = bytes | bytearray
-Text = Annotated[str, msgspec.Meta(min_length=1)]
-Stamp = str | int | float | None  # documented: a string, RFC 3339; seen elsewhere: Unix time
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=WORD_LIMIT)]
+Word = Annotated[str, msgspec.Meta(max_length=WORD_LIMIT)]
+Stamp = Word | int | float | None  # documented: a string, RFC 3339; seen elsewhere: Unix time
 
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
@@ -33,8 +38,6 @@ _SAME_MOMENT: Final = timedelta(seconds=2)  # HTTP's Date has whole seconds
 MOST_ENTRIES: Final = 100_000  # on one page; no more fit in 16 MiB that are real
 _MOST_COMMAS: Final = 20 * MOST_ENTRIES
 MESSAGE_LIMIT: Final = 2_000  # characters of a message that are kept; an event carries fewer
-NAME_LIMIT: Final = 300  # characters of a file's name
-
 
 _A_PAGE: Final = f"a page of at most {MOST_ENTRIES:,} entries"
 
@@ -46,8 +49,8 @@ class Unreadable(ValueError):
 # gc=False spares the collector thousands of objects a page. It is safe, because what these
 # structs hold comes straight from JSON, and JSON has no cycles.
 class _Job(msgspec.Struct, gc=False, frozen=True):
-    type: str | None = None
-    configuration_id: str | None = None
+    type: Word | None = None
+    configuration_id: Word | None = None
 
 
 class _Config(msgspec.Struct, gc=False, frozen=True):
@@ -61,8 +64,8 @@ class Item(msgspec.Struct, gc=False, frozen=True):
     status: Text
     created_at: Stamp = None
     updated_at: Stamp = None
-    project_id: str | None = None
-    source_directory_id: str | None = None
+    project_id: Word | None = None
+    source_directory_id: Word | None = None
     config: _Config | None = None
 
     @property
@@ -107,7 +110,7 @@ class Page:
     """One page of a listing."""
 
     items: list[Item]
-    unreadable: int = 0  # entries without an id or a status, or no objects at all
+    unreadable: int = 0  # entries without a usable id or a status, or no objects at all
     next_page_token: str | None = None  # None or empty: this is the last one
     date: datetime | None = None  # upstream's clock, when it answered
     asked_at: datetime | None = None  # our clock, when it was asked
@@ -179,8 +182,8 @@ class Files:
 
 
 class _Reference(msgspec.Struct, gc=False, frozen=True):
-    type: str | None = None
-    id: str | None = None
+    type: Word | None = None
+    id: Word | None = None
 
 
 class _Result(msgspec.Struct, gc=False, frozen=True):
@@ -252,7 +255,7 @@ def read_jobs(body: Body, job_type: str) -> Jobs:
 def read_files(body: Body) -> Files:
     """A page of a directory's files. Raises :class:`Unreadable` if it is none."""
     rows, unreadable, token = _listing(body, _FILES, _salvage_file)
-    files = [NamedFile(row.id, row.display_name[:NAME_LIMIT]) for row in rows]
+    files = [NamedFile(row.id, row.display_name) for row in rows]
     return Files(files, unreadable, token)
 
 
@@ -339,7 +342,7 @@ def _salvage_item(entry: msgspec.Raw) -> Item | None:
         return _ITEM.decode(entry)
     except _FAILS:
         loose = _object(entry)
-    id_, status = _text(loose, "id"), _text(loose, "status")
+    id_, status = _id(loose), _word(loose, "status")
     if not (id_ and status):
         return None
     job = _child(_child(loose, "config"), "job")
@@ -348,9 +351,9 @@ def _salvage_item(entry: msgspec.Raw) -> Item | None:
         status,
         created_at=_stamp(loose.get("created_at")),
         updated_at=_stamp(loose.get("updated_at")),
-        project_id=_text(loose, "project_id"),
-        source_directory_id=_text(loose, "source_directory_id"),
-        config=_Config(_Job(_text(job, "type"), _text(job, "configuration_id"))),
+        project_id=_word(loose, "project_id"),
+        source_directory_id=_word(loose, "source_directory_id"),
+        config=_Config(_Job(_word(job, "type"), _word(job, "configuration_id"))),
     )
 
 
@@ -359,13 +362,13 @@ def _salvage_job(entry: msgspec.Raw) -> _JobRow | None:
         return _JOB.decode(entry)
     except _FAILS:
         loose = _object(entry)
-    id_, status = _text(loose, "id"), _text(loose, "status")
+    id_, status = _id(loose), _word(loose, "status")
     return _JobRow(id_, status, _text(loose, "error_message")) if id_ and status else None
 
 
 def _salvage_file(entry: msgspec.Raw) -> _FileRow | None:
     loose = _object(entry)
-    id_, name = _text(loose, "id"), _text(loose, "display_name")
+    id_, name = _id(loose), _word(loose, "display_name")
     return _FileRow(id_, name) if id_ and name else None
 
 
@@ -395,8 +398,8 @@ def _salvage_result(entry: msgspec.Raw, place: int) -> _Result:
     except _FAILS:
         loose = _object(entry)
     reference = _child(loose, "job_reference")
-    job = _Reference(_text(reference, "type"), _text(reference, "id"))
-    file_id = _text(loose, "source_directory_file_id")
+    job = _Reference(_word(reference, "type"), _word(reference, "id"))
+    file_id = _word(loose, "source_directory_file_id")
     message = _text(loose, "error_message")
     if not (file_id or job.id or message):
         message = "LlamaCloud sent a result that cannot be read"
@@ -425,11 +428,22 @@ def _text(loose: dict[str, Any], key: str) -> str | None:
     return text if isinstance(text, str) and text else None
 
 
+def _word(loose: dict[str, Any], key: str) -> str | None:
+    text = _text(loose, key)
+    return text[:WORD_LIMIT] if text else None
+
+
+def _id(loose: dict[str, Any]) -> str | None:
+    """What names something: not cut, or two of them might become one."""
+    text = _text(loose, "id")
+    return text if text and len(text) <= WORD_LIMIT else None
+
+
 def _stamp(value: object) -> Stamp:
-    if value is None or isinstance(value, str):
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         return value
     # As text, so that it still tells one state from the next, and is read as no time at all.
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    return str(value)[:WORD_LIMIT]
 
 
 # Escapes, one by one: a pair of surrogates, what cannot be kept (the group), and any other.

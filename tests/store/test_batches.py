@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import random
 from datetime import timedelta
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,13 +23,17 @@ from batchwatch.domain.batch import (
     WatchName,
 )
 from batchwatch.domain.cadence import SETTLE_PAUSE
-from batchwatch.domain.changes import Changes
+from batchwatch.domain.changes import Changes, Recorder
 from batchwatch.domain.jobs import JobRecorder, JobSeen
 from batchwatch.domain.refresh import Share
+from batchwatch.llamacloud.wire import WORD_LIMIT, read_batch, read_files, read_page
 from batchwatch.store import FileNames, Outbox
 from batchwatch.store.errors import StoreFull
 from tests.store.conftest import HOOK, Store
-from tests.support.builders import WATCH, a_sighting, at
+from tests.support.builders import BASE_URL, WATCH, a_sighting, at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 BAT = BatchId("bat-1")
 
@@ -57,6 +64,75 @@ async def test_ids_are_taken_as_they_come(store: Store, batch_id: str) -> None:
     assert set() == await store.batches.news(WATCH, fingerprints(seen))
     assert [batch_id] == await store.batches.unseen(WATCH, seen=["bat-other"])
     assert [] == await store.batches.unseen(WATCH, seen=[batch_id])
+
+
+def noise(seed: object, *, size: int = WORD_LIMIT) -> str:
+    """Text of four bytes a character that no database compresses."""
+    dice = random.Random(repr(seed))
+    return "".join(chr(dice.randrange(0x10000, 0x10FFFF)) for _ in range(size))
+
+
+ODD = {
+    "nul": "a\0b",
+    "half a pair": "a\ud800b",
+    "long": noise("long"),
+    "longer": noise("longer", size=50_000),
+    "large": 2**63,
+    "larger": -(10**400),
+    "larger still": 1e308,
+    "true": True,
+    "nested": {"a": ["\0"]},
+}
+
+
+PLAIN = {
+    "id": "bat-1", "status": "COMPLETED", "project_id": "prj-1", "source_directory_id": "dir-1",
+    "created_at": "2026-11-24T08:00:00Z", "updated_at": "2026-11-24T08:00:00Z", "config": None,
+}  # fmt: skip
+
+
+def odd_entries() -> Iterator[dict[str, Any]]:
+    """Batches as a listing has them, with something odd in each field of one of them."""
+    for name, odd in ODD.items():
+        yield {**PLAIN, "id": odd}
+        for field in PLAIN.keys() - {"id"}:
+            job = {"job": {"type": odd, "configuration_id": odd}}
+            value = job if field == "config" else odd
+            yield {**PLAIN, "id": f"{field} {name}", field: value}
+
+
+async def test_whatever_upstream_sends_is_kept_as_far_as_it_can_be_read(store: Store) -> None:
+    """A batch that cannot be written would stop its watch for good."""
+    watch = WatchName("w" * 63)
+    files = [
+        {
+            "source_directory_file_id": odd,
+            "job_reference": {"type": odd, "id": odd},
+            "error_message": odd,
+        }
+        for odd in ODD.values()
+    ]
+    names = [{"id": odd, "display_name": odd} for odd in ODD.values()]
+    page = read_page(json.dumps({"items": [*odd_entries()]}).encode())
+    whole, outcomes = read_batch(json.dumps({**PLAIN, "results": files}).encode())
+    named = {one.id: one.name for one in read_files(json.dumps({"items": names}).encode()).items}
+    seen = [one.observation(at(0)) for one in page.items]
+    seen += [whole.observation(at(0), asked_results=True, results=outcomes)]
+    ids = [one.id for one in seen]
+
+    await store.watches.begin(watch, now=at(0))
+    await store.batches.change(
+        watch, ids, lambda known: Recorder(watch, BASE_URL).record(known, seen, now=at(0))
+    )
+    await store.names.add(watch, named)
+
+    readable = PLAIN.keys() - {"id", "status"}
+    assert {f"{field} {name}" for field in readable for name in ODD} < set(ids)
+    assert set(ids) == (await store.batches.known(watch, ids)).keys()
+    assert set() == await store.batches.news(watch, fingerprints(*seen))
+    assert outcomes is not None
+    assert list(outcomes) == (await store.batches.outcomes(watch, [BAT]))[BAT]
+    assert named == await store.names.known(watch, named)
 
 
 async def test_a_batch_comes_back_as_it_was_written(store: Store) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchwatch.llamacloud.wire import (
+    WORD_LIMIT,
     Page,
     Unreadable,
     read_batch,
@@ -202,6 +203,35 @@ def test_a_number_beyond_all_bounds_does_not_cost_the_batch() -> None:
     assert (None, "RUNNING -inf") == (item.created, item.fingerprint)
 
 
+@pytest.mark.parametrize(
+    "where", ["status", "updated_at", "project_id", "source_directory_id", "type"]
+)
+def test_a_text_that_no_index_takes_is_cut_and_does_not_cost_the_batch(where: str) -> None:
+    """One that is so long is no word of upstream's; its batch is followed all the same."""
+    long = {where: "x" * (WORD_LIMIT + 1)}
+    more = {"config": {"job": long}} if where == "type" else long
+    page = page_of(a_batch("bat-1", **more), a_batch("bat-2"))
+    seen = page.items[0].observation(EPOCH)
+
+    cut = "x" * WORD_LIMIT
+    assert (["bat-1", "bat-2"], 0) == ([item.id for item in page.items], page.unreadable)
+    assert cut == {
+        "status": seen.status,
+        "updated_at": seen.fingerprint.removeprefix("RUNNING "),
+        "project_id": seen.project_id,
+        "source_directory_id": seen.source_directory_id,
+        "type": seen.job_type,
+    }[where]  # fmt: skip
+
+
+def test_an_id_that_no_index_takes_is_counted_and_does_not_cost_the_others() -> None:
+    """Cut, two of them might become one."""
+    longest = "x" * WORD_LIMIT
+    page = page_of(a_batch(f"{longest}y"), a_batch(longest), a_batch("bat-2"))
+
+    assert ([longest, "bat-2"], 1) == ([item.id for item in page.items], page.unreadable)
+
+
 def test_bytes_that_are_no_utf_8_do_not_cost_the_page() -> None:
     """They become U+FFFD, as a terminal would show them."""
     said = b'{"items":[{"id":"bat-\xff","status":"RUNNING"},{"id":"bat-2","status":"RUNNING"}]}'
@@ -269,7 +299,10 @@ def test_every_item_is_read_or_counted(items: list[Any], token: str | int | None
     readable = [
         one
         for one in items
-        if isinstance(one, dict) and text(one.get("id")) and text(one.get("status"))
+        if isinstance(one, dict)
+        and text(one.get("id"))
+        and len(one["id"]) <= WORD_LIMIT
+        and text(one.get("status"))
     ]
     assert (len(readable), len(items) - len(readable)) == (len(page.items), page.unreadable)
     for one, item in zip(readable, page.items, strict=True):
