@@ -11,23 +11,17 @@ import pytest
 from batchwatch.simulator import Simulator
 from batchwatch.simulator.history import history
 from tests.support.daemon import environment, spawned
-from tests.support.postgres import a_database, a_server
+from tests.support.postgres import a_database
 from tests.support.receiver import Receiver
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from tests.support.receiver import Received
 
 ENDS = {"batch.completed", "batch.failed", "batch.cancelled"}
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    with a_server() as url:
-        yield url
 
 
 @pytest.fixture

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 
 from batchwatch import store as real
 from batchwatch.domain.batch import BatchId, EndpointName, Observation
 from batchwatch.domain.routing import FOR_PROGRAMS, Router
 from batchwatch.store import Database
+from batchwatch.store.schema import metadata
 from tests.support.builders import WATCH, a_recorder, at
 from tests.support.clock import ManualClock
-from tests.support.postgres import a_database, a_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
+    from collections.abc import AsyncIterator
 
     from batchwatch.domain.changes import Changes, Recorder
 
@@ -49,32 +49,17 @@ class Store(real.Store):
         )
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    with a_server() as url:
-        yield url
-
-
 @pytest.fixture
-def file_url(tmp_path: Path) -> str:
-    """A store of its own in a file, for what is about files."""
-    return f"sqlite+aiosqlite:///{tmp_path / 'batchwatch.db'}"
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def store_url(request: pytest.FixtureRequest, file_url: str) -> AsyncIterator[str]:
-    """A store of its own, on each of the two engines."""
-    if request.param == "sqlite":
-        yield file_url
-        return
-    async for url in a_database(request.getfixturevalue("postgres")):
-        yield url
-
-
-@pytest.fixture
-async def store(store_url: str) -> AsyncIterator[Store]:
-    database = await Database.open(store_url)
+async def store(made_url: str) -> AsyncIterator[Store]:
+    database = await Database.open(made_url)
     parts = Store(database)
     await parts.watches.begin(WATCH, now=at(0))
     yield parts
     await database.close()
+
+
+async def empty(database: Database) -> None:
+    """Remove whatever is in it, for the next example: sooner done than another database is made."""
+    async with database.write() as connection:
+        for table in reversed(metadata.sorted_tables):
+            await connection.execute(sa.delete(table))

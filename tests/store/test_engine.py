@@ -335,10 +335,10 @@ async def test_foreign_keys_hold_and_commits_are_synced(file_url: str) -> None:
     assert ["wal", 2, 1] == asked
 
 
-async def test_a_writer_that_is_cancelled_leaves_nothing_locked(store_url: str) -> None:
+async def test_a_writer_that_is_cancelled_leaves_nothing_locked(made_url: str) -> None:
     """At whatever moment: its transaction ends, and the next one can begin."""
     dice = random.Random(1)
-    database = await Database.open(store_url)
+    database = await Database.open(made_url)
     watches = Store(database).watches
     for number in range(60):
         writing = asyncio.create_task(watches.begin(WatchName(f"watch-{number}"), now=at(0)))
@@ -352,10 +352,10 @@ async def test_a_writer_that_is_cancelled_leaves_nothing_locked(store_url: str) 
     await database.close()
 
 
-async def test_a_claim_that_is_cancelled_leaves_nothing_locked(store_url: str) -> None:
+async def test_a_claim_that_is_cancelled_leaves_nothing_locked(made_url: str) -> None:
     """As a writer's, in its single statement; what it took is under its lease, and no more."""
     dice = random.Random(2)
-    database = await Database.open(store_url)
+    database = await Database.open(made_url)
     store = Store(database)
     await store.watches.begin(WATCH, now=at(0))
     await store.see(*(a_sighting(batch_id=f"bat-{number}") for number in range(60)))

@@ -27,8 +27,8 @@ LONG_AGO = at(-(10**9))
 
 
 @pytest.fixture
-async def database(store_url: str) -> AsyncIterator[Database]:
-    found = await Database.open(store_url)
+async def database(made_url: str) -> AsyncIterator[Database]:
+    found = await Database.open(made_url)
     yield found
     await found.close()
 
@@ -115,7 +115,7 @@ async def test_who_is_alive_is_counted(database: Database) -> None:
 
 async def test_nobody_takes_over_in_the_middle_of_a_write(postgres: str) -> None:
     """Whoever would waits until it is committed; a file has one writer anyway."""
-    async for url in a_database(postgres):
+    async for url in a_database(postgres, made=True):
         mine, other = await Database.open(url), await Database.open(url)
         first, second = of(mine, "first"), of(other, "second")
         await first.take([ONE])
@@ -133,7 +133,7 @@ async def test_nobody_takes_over_in_the_middle_of_a_write(postgres: str) -> None
 async def test_all_that_come_at_once_share_what_there_is(postgres: str) -> None:
     """Nothing is held twice, and nothing is left."""
     watches = [WatchName(f"watch-{number}") for number in range(20)]
-    async for url in a_database(postgres):
+    async for url in a_database(postgres, made=True):
         databases = [await Database.open(url) for _ in range(4)]
         everyone = [of(one, f"replica-{number}") for number, one in enumerate(databases)]
         held = await asyncio.gather(*(one.take(watches) for one in everyone))

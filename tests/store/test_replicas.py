@@ -36,7 +36,7 @@ TAKEN = Attempt(at(0), 0.01, status_code=204)
 @pytest.fixture
 async def replicas(postgres: str) -> AsyncIterator[list[Store]]:
     """As many stores over one database."""
-    async for url in a_database(postgres):
+    async for url in a_database(postgres, made=True):
         databases = [await Database.open(url) for _ in range(REPLICAS)]
         stores = [Store(one, HOOK, OPS) for one in databases]
         heeding = [asyncio.create_task(heed(one)) for one in stores]
