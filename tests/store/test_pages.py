@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,14 +15,13 @@ from batchwatch.domain.batch import EndpointName
 from batchwatch.domain.delivery import Attempt, Failure, Settled, State
 from batchwatch.store import (
     Database,
-    Pages,
     WantedBatches,
     WantedDeliveries,
     WantedEvents,
     pages,
 )
 from batchwatch.store.schema import batches, deliveries, events, watches
-from tests.store.conftest import HOOK, Store
+from tests.store.conftest import HOOK, Store, empty
 from tests.support.builders import a_sighting, at
 
 if TYPE_CHECKING:
@@ -134,8 +130,8 @@ def ordered(row: Row, wanted: Row) -> tuple[Any, ...]:
     limit=st.integers(1, 7),
     scanned=st.integers(1, 9) | st.just(4_000),
 )
-def test_pages_of_batches_are_the_whole_list_in_order(
-    rows: list[Row], wanted: Row, limit: int, scanned: int
+async def test_pages_of_batches_are_the_whole_list_in_order(
+    store: Store, rows: list[Row], wanted: Row, limit: int, scanned: int
 ) -> None:
     """Nothing twice, nothing left out, and a page that finds little says where to go on."""
     known = [
@@ -152,25 +148,20 @@ def test_pages_of_batches_are_the_whole_list_in_order(
         reverse=not wanted["oldest_first"],
     )
 
-    async def found(database: Database) -> list[Row]:
-        await write(database, watches, [
-            {"name": name, "started_at": at(0), "baseline_done": True} for name in WATCHES
-        ])  # fmt: skip
-        await write(database, batches, [batch_row(row) for row in known])
-        fields: dict[str, Any] = {
-            name: at(value) if name in ("since", "until") and value is not None else value
-            for name, value in wanted.items()
-            if name != "is_a_name"
-        }
-        asked = WantedBatches(**fields)
-        return await walk(
-            lambda after: Pages(database).batches(asked, after=after, limit=limit),
+    await begin_anew(store)
+    await write(store.database, batches, [batch_row(row) for row in known])
+    fields: dict[str, Any] = {
+        name: at(value) if name in ("since", "until") and value is not None else value
+        for name, value in wanted.items()
+        if name != "is_a_name"
+    }
+    asked = WantedBatches(**fields)
+    with looking_at(scanned):
+        got = await walk(
+            lambda after: store.pages.batches(asked, after=after, limit=limit),
             limit=limit,
             scanned=scanned,
         )
-
-    with looking_at(scanned):
-        got = asyncio.run(in_a_store(found))
 
     assert [(one["watch"], one["id"]) for one in expected] == [
         (one["watch"], one["id"]) for one in got
@@ -185,8 +176,8 @@ def test_pages_of_batches_are_the_whole_list_in_order(
     scanned=st.integers(1, 9) | st.just(4_000),
     forward=st.booleans(),
 )
-def test_pages_of_events_and_deliveries_are_the_whole_lists_in_order(
-    rows: list[Row], wanted: Row, limit: int, scanned: int, *, forward: bool
+async def test_pages_of_events_and_deliveries_are_the_whole_lists_in_order(
+    store: Store, rows: list[Row], wanted: Row, limit: int, scanned: int, *, forward: bool
 ) -> None:
     """Whichever index leads to them."""
     known = [row | {"seq": number} for number, row in enumerate(rows, start=1)]
@@ -207,38 +198,33 @@ def test_pages_of_events_and_deliveries_are_the_whole_lists_in_order(
         if is_meant(row, ("watch", "batch", "state", "endpoint"))
     ]
 
-    async def found(database: Database) -> tuple[list[Row], list[Row]]:
-        await write(database, watches, [
-            {"name": name, "started_at": at(0), "baseline_done": True} for name in WATCHES
-        ])  # fmt: skip
-        known_batches = sorted({(row["watch"], row["batch"]) for row in known})
-        await write(database, batches, [
-            batch_row({
-                "watch": watch, "id": batch, "status": "RUNNING", "directory": None,
-                "changed": 0, "created": 0, "first_seen": 0, "stuck": False,
-            })
-            for watch, batch in known_batches
-        ])  # fmt: skip
-        await write(database, events, [event_row(row) for row in known])
-        await write(database, deliveries, [delivery_row(row) for row in known])
-        by_name = {name: wanted[name] for name in ("type", "watch", "batch")}
+    await begin_anew(store)
+    known_batches = sorted({(row["watch"], row["batch"]) for row in known})
+    await write(store.database, batches, [
+        batch_row({
+            "watch": watch, "id": batch, "status": "RUNNING", "directory": None,
+            "changed": 0, "created": 0, "first_seen": 0, "stuck": False,
+        })
+        for watch, batch in known_batches
+    ])  # fmt: skip
+    await write(store.database, events, [event_row(row) for row in known])
+    await write(store.database, deliveries, [delivery_row(row) for row in known])
+    by_name = {name: wanted[name] for name in ("type", "watch", "batch")}
+    with looking_at(scanned):
         listed = await walk(
-            lambda after: Pages(database).events(
+            lambda after: store.pages.events(
                 WantedEvents(**by_name, oldest_first=forward), after=after, limit=limit
             ),
             limit=limit,
             scanned=scanned,
         )
-        return listed, await walk(
-            lambda after: Pages(database).deliveries(
+        shipped = await walk(
+            lambda after: store.pages.deliveries(
                 WantedDeliveries(**wanted), after=after, limit=limit
             ),
             limit=limit,
             scanned=scanned,
         )
-
-    with looking_at(scanned):
-        listed, shipped = asyncio.run(in_a_store(found))
 
     assert (told if forward else told[::-1]) == [one["seq"] for one in listed]
     assert sent == [one["id"] for one in shipped]
@@ -370,13 +356,11 @@ async def test_what_was_given_up_was_not_received(store: Store) -> None:
 # -------------------------------------------------------------------------------------- parts
 
 
-async def in_a_store(ask: Callable[[Database], Awaitable[Any]]) -> Any:
-    with tempfile.TemporaryDirectory() as folder:
-        database = await Database.open(f"sqlite+aiosqlite:///{Path(folder) / 'batchwatch.db'}")
-        try:
-            return await ask(database)
-        finally:
-            await database.close()
+async def begin_anew(store: Store) -> None:
+    await empty(store.database)
+    await write(store.database, watches, [
+        {"name": name, "started_at": at(0), "baseline_done": True} for name in WATCHES
+    ])  # fmt: skip
 
 
 def looking_at(rows: int) -> Any:
