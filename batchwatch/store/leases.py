@@ -73,7 +73,7 @@ class Leases:
         self.replica = replica
         self.life = life
         self.notices = Notices(database, clock)
-        self.alive = 1  # replicas, at the last beat
+        self.alive = 1  # replicas, when they were counted last
         self._beaten_at = -math.inf  # monotonic
         self._who = {"id": replica, "host": host, "version": version}
         self._tokens: dict[WatchName, int] = {}  # of those that this replica holds
@@ -128,6 +128,14 @@ class Leases:
         self.alive = max(1, row[0])
         return self.alive
 
+    async def count(self) -> int:
+        """How many replicas are alive now; at least this one."""
+        alive = replicas.c.seen_at >= self._database.now(ahead=-self.life)
+        async with self._database.read() as connection:
+            found = await connection.scalar(sa.select(sa.func.count()).where(alive))
+        self.alive = max(1, found or 0)
+        return self.alive
+
     async def run(self, heard: Callable[[Notice | None], None]) -> None:
         """Be seen by the others, and hear of them, until cancelled; see :class:`Notices`."""
         async with asyncio.TaskGroup() as group:
@@ -169,7 +177,8 @@ class Leases:
         """
         given = {"watches": msgspec.json.encode(sorted(watches)).decode()}
         until = self._clock.monotonic() + self.life.total_seconds()
-        async with self._database.write(durable=False) as connection:
+        # Durable: a token that was forgotten would be given to somebody else once more.
+        async with self._database.write() as connection:
             rows = await connection.execute(self._take, given)
             taken = {WatchName(row.watch): row.token for row in rows}
         self._forget(watches)

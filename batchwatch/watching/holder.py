@@ -108,7 +108,8 @@ class Holder:
         if now - self._renewed_at >= life / RENEWALS:
             await self._take(group, leases, list(self._held), stop)
             self._renewed_at = now
-        share = math.ceil(len(self._watches) / leases.alive)
+        # Counted each time: the share of one that is gone is free as soon as what it held is.
+        share = math.ceil(len(self._watches) / await leases.count())
         spare = list(self._held)[share:]
         if spare:
             for name in spare:
