@@ -154,7 +154,6 @@ async def test_replicas_lose_nothing_whatever_befalls_them(
     }
     assert len(facts) == len({one.id for one in receiver.received}), "one id for each fact"
 
-    print("FIGURES", takeovers, handed_over, len(receiver.received), len({one.id for one in receiver.received}), len(gate.asked), len([1 for one in gate.asked if one.holder is None]))
     assert max(takeovers) < LIFE.total_seconds() + TOLERANCE
     assert handed_over < TOLERANCE
     epochs = defaultdict(set)

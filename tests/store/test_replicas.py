@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
+from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
 
 from batchwatch.clock import Clock
-from batchwatch.domain.batch import EndpointName, EventId, WatchName
-from batchwatch.domain.delivery import Attempt, Settled, State
+from batchwatch.domain.batch import BatchId, EndpointName, EventId, WatchName
+from batchwatch.domain.delivery import JITTER, Attempt, Failure, Settled, State
 from batchwatch.domain.event import Event
 from batchwatch.store import Database
-from batchwatch.store.notices import Notice, Notices, Owed
+from batchwatch.store.leases import Leases
+from batchwatch.store.notices import HeldBack, LookAt, Notice, Notices, Owed, Paused, PollNow
 from batchwatch.store.schema import deliveries, events
 from tests.store.conftest import HOOK, Store
 from tests.support.builders import at
@@ -31,6 +34,7 @@ OPS = EndpointName("ops")
 LINES = 4
 EVENTS = 40  # of each line
 TAKEN = Attempt(at(0), 0.01, status_code=204)
+REFUSED = Attempt(at(0), 0.01, Failure.SERVER_ERROR, status_code=500)
 
 
 @pytest.fixture
@@ -160,3 +164,141 @@ async def test_what_one_has_claimed_no_other_claims(replicas: list[Store]) -> No
             )
         )
     assert 0 == left
+
+
+async def named(replicas: list[Store]) -> list[Leases]:
+    """Have each be one replica for the outbox, too."""
+    found = []
+    for number, store in enumerate(replicas):
+        store.outbox.replica = f"replica-{number}"
+        leases = Leases(store.database, store.clock, replica=store.outbox.replica)
+        await leases.beat()
+        found.append(leases)
+    return found
+
+
+async def states(store: Store) -> list[tuple[str, str | None]]:
+    """How each delivery to the hook stands, and with whom."""
+    async with store.database.read() as connection:
+        query = sa.select(deliveries.c.state, deliveries.c.holder).where(
+            deliveries.c.endpoint == HOOK
+        )
+        return [(row.state, row.holder) for row in await connection.execute(query.order_by("id"))]
+
+
+async def test_who_comes_back_late_undoes_nothing_that_another_has_begun(
+    replicas: list[Store],
+) -> None:
+    """Neither its result nor its change of mind counts, once another has claimed the delivery."""
+    first, second, _ = replicas
+    paused, alive, _ = await named(replicas)
+    await put(first, an_event(0, 0), an_event(0, 1))
+    (lost,) = await first.outbox.claim(HOOK, limit=9)
+    await paused.leave()  # as good as dead
+    await alive.beat()
+    assert 1 == await second.outbox.release()
+    (taken,) = await second.outbox.claim(HOOK, limit=9)
+    assert lost.event_id == taken.event_id
+
+    await first.outbox.give_back([lost.id])
+    await first.outbox.settle([Settled(lost, TAKEN, State.DELIVERED)])
+
+    assert [("in_flight", "replica-1"), ("waiting", None)] == await states(second)
+    await second.outbox.settle([Settled(taken, TAKEN, State.DELIVERED)])
+    (following,) = await second.outbox.claim(HOOK, limit=9)
+    assert "evt_0_1" == following.event_id
+
+
+async def test_what_another_that_is_alive_has_in_flight_is_left_to_it(
+    replicas: list[Store],
+) -> None:
+    """As is what one has in hand itself."""
+    first, second, _ = replicas
+    await named(replicas)
+    await put(first, an_event(0, 0))
+    await first.outbox.claim(HOOK, limit=9)
+
+    assert (0, 0) == (await first.outbox.release(), await second.outbox.release())
+
+
+async def test_a_claim_whose_answer_was_lost_is_claimed_again_soon(replicas: list[Store]) -> None:
+    """It was committed, and the connection broke: nobody has it in hand."""
+    first, second, _ = replicas
+    await named(replicas)
+    await put(first, an_event(0, 0))
+    await first.outbox.claim(HOOK, limit=9)
+    first.outbox.held.clear()  # as if its answer had never come
+
+    assert (0, 1) == (await second.outbox.release(), await first.outbox.release())
+    assert 1 == len(await second.outbox.claim(HOOK, limit=9))
+
+
+async def test_replicas_whose_clocks_are_apart_agree_when_something_is_due(
+    replicas: list[Store],
+) -> None:
+    """All go by the database's; one whose host is a day ahead claims nothing too early."""
+    first, second, _ = replicas
+    second.clock.jump(86_400)
+    await named(replicas)
+    await put(first, an_event(0, 0))
+    (tried,) = await first.outbox.claim(HOOK, limit=9)
+    await first.outbox.settle([Settled(tried, REFUSED, State.PENDING, due_in=60)])
+
+    assert [] == await second.outbox.claim(HOOK, limit=9)
+    for store in (first, second):
+        due_in = await store.outbox.due_in(HOOK)
+        assert 60 == pytest.approx(due_in, abs=2)
+        store.clock.advance(62)
+    assert 1 == len(await second.outbox.claim(HOOK, limit=9))
+
+
+async def test_a_clock_of_the_database_that_was_set_back_holds_nothing_up(
+    replicas: list[Store],
+) -> None:
+    """Nothing is due later than its last pause from now."""
+    first, second, _ = replicas
+    await named(replicas)
+    await put(first, an_event(0, 0))
+    (tried,) = await first.outbox.claim(HOOK, limit=9)
+    await first.outbox.settle([Settled(tried, REFUSED, State.PENDING, due_in=60)])
+
+    second.clock.agree(second.clock.steady() - timedelta(days=1))
+    await second.outbox.hasten()
+
+    due_in = await second.outbox.due_in(HOOK)
+    assert due_in is not None
+    assert due_in < 60 * (1 + JITTER) + 2
+
+
+async def test_whatever_is_told_is_heard_by_all(replicas: list[Store]) -> None:
+    """In its order; and what is too long for PostgreSQL says that something was missed."""
+    heard: dict[int, list[Notice | None]] = {0: [], 1: []}
+    long = LookAt(WatchName("one"), BatchId("x" * 9_000), "RUNNING")
+    sent: list[Notice] = [
+        PollNow(WatchName("one")),
+        HeldBack(HOOK, "no", by="me"),
+        Paused(HOOK, 5, by="me"),
+    ]
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        all_listen, all_heard = asyncio.Event(), asyncio.Event()
+        notices = [Notices(store.database, Clock()) for store in replicas[:2]]
+
+        def hear(number: int, notice: Notice | None) -> None:
+            heard[number].append(notice)
+            if all(heard.values()):
+                all_listen.set()
+            if min(len(one) for one in heard.values()) == len(sent) + 2:
+                all_heard.set()
+
+        listening = [
+            group.create_task(one.run(partial(hear, number))) for number, one in enumerate(notices)
+        ]
+        await all_listen.wait()
+        for notice in (*sent, long):
+            notices[0].tell(notice)
+        await all_heard.wait()
+        for task in listening:
+            task.cancel()
+
+    assert [[None, *sent, None]] * 2 == list(heard.values())
