@@ -34,6 +34,7 @@ _READERS: Final = 3
 _MORE: Final = 3  # while many ask at once
 
 _CONNECT: Final = 10.0  # seconds until a connection must stand
+_ECHO: Final = 5.0  # seconds until a notification of our own must have come
 _SILENCE: Final = 60.0  # seconds without an answer until the server is taken for lost
 
 # Nothing that batchwatch asks takes seconds. What does is stuck, or stands in somebody's way: it
@@ -100,14 +101,28 @@ async def listen(url: sa.URL, channel: str, heard: Callable[[str], None]) -> Non
     """Call ``heard`` with what is told on ``channel``, until the connection breaks.
 
     At its beginning with nothing: until then it was not heard what was told.
-    Raises OSError and asyncpg's errors.
+    Raises StoreUnusable where nothing can be heard, OSError and asyncpg's errors.
     """
-    broken = asyncio.Event()
+    broken, hears = asyncio.Event(), asyncio.Event()
+
+    def hear(*told: Any) -> None:
+        hears.set()
+        heard(told[3])
+
     connection = await _connect(url, _SETTINGS)
     try:
         connection.add_termination_listener(lambda _: broken.set())
-        await connection.add_listener(channel, lambda *told: heard(told[3]))
-        heard("")
+        await connection.add_listener(channel, hear)
+        # To all, which harms nobody: a proxy that pools transactions takes LISTEN, and that is all.
+        await connection.execute("SELECT pg_notify($1, '')", channel)
+        try:
+            async with asyncio.timeout(_ECHO):
+                await hears.wait()
+        except TimeoutError:
+            raise StoreUnusable(
+                f"{place_of(url)}: no notification comes through, as behind a proxy that pools "
+                "transactions; replicas find out by themselves what they cannot be told, but later"
+            ) from None
         while not broken.is_set():
             try:
                 async with asyncio.timeout(_SILENCE):
@@ -129,10 +144,16 @@ def _connect(url: sa.URL, settings: dict[str, str]) -> Awaitable[Any]:
     return connecting
 
 
+_PROXY: Final = (
+    "a proxy stands before the server: PgBouncer must be 1.21 or newer, with "
+    "max_prepared_statements and ignore_startup_parameters as docs/postgresql.md has them"
+)
 _PARAMETERS: Final = "check what follows the ? in BATCHWATCH_DATABASE_URL, sslmode and sslrootcert"
 # By SQLSTATE, or its class: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _BY_STATE: Final[tuple[tuple[str, type[StoreError], str], ...]] = (
     ("28", StoreUnusable, "check the user and the password in BATCHWATCH_DATABASE_URL"),
+    ("08P01", StoreUnusable, _PROXY),
+    ("26000", StoreUnusable, _PROXY),
     ("22023", StoreUnusable, _PARAMETERS),
     ("42704", StoreUnusable, _PARAMETERS),
     ("3D000", StoreUnusable, "make it first, with CREATE DATABASE; batchwatch makes the tables"),
