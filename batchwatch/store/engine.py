@@ -386,6 +386,55 @@ class Database:
         except self._failures as error:
             raise self._translated(error) from error
 
+    async def fill(
+        self, connection: AsyncConnection, table: sa.Table, rows: Sequence[tuple[Any, ...]]
+    ) -> None:
+        """Write many rows, in the order of the columns; moments are numbers in them already.
+
+        Inside a transaction that has begun with another statement.
+        """
+        names = [column.name for column in table.columns]
+        if self.dialect == "sqlite":
+            insert = sa.insert(sa.table(table.name, *map(sa.column, names)))
+            statement = str(insert.compile(dialect=self._engine.dialect))
+            await connection.exec_driver_sql(statement, list(rows))
+            return
+        import asyncpg  # noqa: PLC0415  # not for SQLite
+
+        own = (await connection.get_raw_connection()).driver_connection
+        assert own is not None  # noqa: S101  # it is in a transaction
+        try:
+            await own.copy_records_to_table(table.name, records=rows, columns=names)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise translate(error, self.where) from error
+
+    async def last_number(self, connection: AsyncConnection, column: sa.Column[int]) -> int:
+        """The last number that the database gave to a row by itself; 0 if there is none."""
+        if self.dialect == "sqlite":
+            query = sa.text("SELECT seq FROM sqlite_sequence WHERE name = :name")
+            given = await connection.scalar(query, {"name": column.table.name})
+        else:
+            query = sa.text("SELECT pg_sequence_last_value(pg_get_serial_sequence(:t, :c))")
+            given = await connection.scalar(query, {"t": column.table.name, "c": column.name})
+        return max(given or 0, await connection.scalar(sa.select(sa.func.max(column))) or 0)
+
+    async def number_after(
+        self, connection: AsyncConnection, column: sa.Column[int], last: int
+    ) -> None:
+        """Have the next row that is numbered by the database come after ``last``."""
+        if not last:
+            return
+        if self.dialect == "sqlite":
+            row = {"name": column.table.name, "last": last}
+            for statement in (
+                "DELETE FROM sqlite_sequence WHERE name = :name",
+                "INSERT INTO sqlite_sequence (name, seq) VALUES (:name, :last)",
+            ):
+                await connection.execute(sa.text(statement), row)
+            return
+        query = sa.text("SELECT setval(pg_get_serial_sequence(:t, :c), :last)")
+        await connection.execute(query, {"t": column.table.name, "c": column.name, "last": last})
+
     async def tidy(self) -> None:
         """Refresh the planner's statistics and shorten the log; PostgreSQL does so itself."""
         if self.dialect != "sqlite":

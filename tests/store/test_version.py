@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -21,29 +21,9 @@ from batchwatch.store.schema import HEAD, OLDEST, compatibility, metadata, repli
 from batchwatch.store.version import bring_up_to_date
 from tests.store.conftest import HOOK, Store
 from tests.support.builders import WATCH, a_sighting, at
+from tests.support.definitions import definitions
 from tests.support.newer import make_newer
-from tests.support.postgres import a_database
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from sqlalchemy.ext.asyncio import AsyncConnection
-
-_OF_POSTGRESQL = (
-    """
-    SELECT table_name, column_name, data_type, is_nullable, column_default
-    FROM information_schema.columns
-    WHERE table_schema = 'public' AND table_name <> 'alembic_version'
-    """,
-    """
-    SELECT indexdef FROM pg_indexes
-    WHERE schemaname = 'public' AND tablename <> 'alembic_version'
-    """,
-    """
-    SELECT conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint
-    WHERE connamespace = 'public'::regnamespace
-    """,
-)
 BEFORE = "0005"  # the first that PostgreSQL ever had
 
 
@@ -73,30 +53,6 @@ async def test_the_migrations_lead_to_the_same_schema(store_url: str) -> None:
         await connection.run_sync(metadata.create_all)
         assert await definitions(database, connection) == migrated
     await database.close()
-
-
-async def definitions(database: Database, connection: AsyncConnection) -> set[tuple[object, ...]]:
-    """Tables by their columns and keys, for a migration appends; indices as they were defined."""
-    if database.dialect == "sqlite":
-        return await connection.run_sync(_of_sqlite)
-    found: set[tuple[object, ...]] = set()
-    for query in _OF_POSTGRESQL:
-        found.update(tuple(row) for row in await connection.execute(sa.text(query)))
-    return found
-
-
-def _of_sqlite(connection: sa.Connection) -> set[tuple[object, ...]]:
-    found: set[tuple[object, ...]] = set()
-    for name, kind, sql in connection.execute(
-        sa.text("SELECT name, type, sql FROM sqlite_master WHERE tbl_name <> 'alembic_version'")
-    ).all():
-        if kind == "table":
-            for pragma in ("table_info", "foreign_key_list"):
-                rows = connection.execute(sa.text(f"PRAGMA {pragma}({name})"))
-                found.update((name, pragma, *row[1:]) for row in rows)
-        else:
-            found.add((name, kind, sql and " ".join(sql.split())))
-    return found
 
 
 @pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
@@ -198,12 +154,6 @@ async def test_who_migrates_says_who_may_use_it(store_url: str) -> None:
         await database.close()
 
     assert [(BEFORE, OLDEST), (HEAD, OLDEST)] == found
-
-
-@pytest.fixture
-async def shared(postgres: str) -> AsyncIterator[str]:
-    async for url in a_database(postgres):
-        yield url
 
 
 async def test_a_migration_that_has_to_wait_lets_others_pass(
