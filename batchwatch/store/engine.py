@@ -54,6 +54,7 @@ _TURN: Final = 0x62617463  # the lock of whoever writes events
 _SCHEMA: Final = 0x62617464  # and of whoever changes the tables
 _NOTICE: Final = 7_999  # bytes that a notification may have
 _LOCK_TIMEOUT: Final = 1_000  # ms to wait for a table that is to be changed
+_LONG: Final = 86_400.0  # seconds that an index may take
 _BUSY_TIMEOUT: Final = 5_000  # ms to wait for another process, such as a backup
 
 _PRAGMAS: Final = (
@@ -399,14 +400,24 @@ class Database:
             statement = str(insert.compile(dialect=self._engine.dialect))
             await connection.exec_driver_sql(statement, list(rows))
             return
-        import asyncpg  # noqa: PLC0415  # not for SQLite
-
         own = (await connection.get_raw_connection()).driver_connection
         assert own is not None  # noqa: S101  # it is in a transaction
-        try:
-            await own.copy_records_to_table(table.name, records=rows, columns=names)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise translate(error, self.where) from error
+        await own.copy_records_to_table(table.name, records=rows, columns=names)
+
+    async def build(self, connection: AsyncConnection, index: sa.Index) -> None:
+        """Make an index of a table that is filled, unless it is there; however long it takes.
+
+        Inside a transaction.
+        """
+        statement = sa.schema.CreateIndex(index, if_not_exists=True)
+        if self.dialect == "sqlite":
+            await connection.execute(statement)
+            return
+        await connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
+        own = (await connection.get_raw_connection()).driver_connection
+        assert own is not None  # noqa: S101  # it is in a transaction
+        text = str(statement.compile(dialect=self._engine.dialect))
+        await own.execute(text, timeout=_LONG)
 
     async def last_number(self, connection: AsyncConnection, column: sa.Column[int]) -> int:
         """The last number that the database gave to a row by itself; 0 if there is none."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
+from batchwatch.clock import Clock
 from batchwatch.domain.batch import PENDING, EndpointName
 from batchwatch.domain.hint import Hint
 from batchwatch.store import Database, StoreError, copying
@@ -224,7 +225,7 @@ async def test_what_was_in_flight_is_sent_by_whoever_comes(lived: str, store_url
             )
         )
     released = await (
-        store.at(9).outbox.release([]) if database.is_shared else store.outbox.recover()
+        store.at(9).outbox.release() if database.is_shared else store.outbox.recover()
     )
     await database.close()
 
@@ -292,7 +293,7 @@ async def test_a_source_that_a_daemon_uses_is_left_to_it(lived: str, store_url: 
     await copied(lived, store_url)
 
     daemon = await Database.open(store_url)
-    await Leases(daemon, replica="one-1").beat()
+    await Leases(daemon, Clock(), replica="one-1").beat()
     with pytest.raises(StoreInUse, match="one-1" if daemon.is_shared else "another batchwatch"):
         await copied(store_url, lived.replace("lived", "back"))
     await daemon.close()

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from batchwatch.clock import Clock
 from batchwatch.domain.batch import COMPLETED
 from batchwatch.domain.delivery import Attempt, Settled, State
 from batchwatch.store import Database, StoreError, Views
@@ -193,7 +194,7 @@ async def test_a_migration_that_waits_for_too_long_says_so(
     older = await an_older(shared, BEFORE)
     async with older.write() as reader:
         await reader.execute(sa.select(replicas.c.id))
-        with pytest.raises(StoreBusy, match="holds a table, such as a backup"):
+        with pytest.raises(StoreBusy, match="see which session holds it"):
             await Database.open(shared)
     assert BEFORE == await older.version()
     await older.close()
@@ -204,7 +205,7 @@ async def test_no_replica_is_left_behind_that_could_not_go_on(
 ) -> None:
     """A migration for newer versions only waits until the older ones are gone."""
     database = await Database.open(shared)
-    await Leases(database, replica="old-1", version="0.1.0").beat()
+    await Leases(database, Clock(), replica="old-1", version="0.1.0").beat()
     monkeypatch.setattr("batchwatch.store.schema.HEAD", "0007")
     monkeypatch.setattr("batchwatch.store.schema.OLDEST", "0007")
 
