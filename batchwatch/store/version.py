@@ -70,9 +70,10 @@ async def bring_up_to_date(database: Database, *, may_write: bool) -> str | None
             log.warning("schema.newer", store=database.where, found=version, known=schema.HEAD)
         return version
     if not may_write:
+        what = f"its schema is {version}" if version else "there is nothing in it yet"
         raise SchemaTooOld(
-            f"{database.where}: its schema is not up to date; "
-            "start the daemon once, or run batchwatch migrate"
+            f"{database.where}: {what}; start the daemon once, or run batchwatch migrate, to "
+            f"have it at {schema.HEAD}"
         )
     for pause in PAUSES if database.is_shared else ():
         try:
