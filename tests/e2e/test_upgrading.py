@@ -6,7 +6,6 @@ import signal
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-import pytest
 import sqlalchemy as sa
 
 from batchwatch.simulator import Simulator, a_life
@@ -15,29 +14,16 @@ from batchwatch.store.copying import opened
 from batchwatch.store.schema import HEAD, deliveries, events
 from tests.support.daemon import environment, running, spawned
 from tests.support.newer import VERSION, make_newer
-from tests.support.postgres import a_database, a_server
 from tests.support.receiver import Receiver
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.support.receiver import Received
 
 LIFE = (("PENDING", 0.0), ("RUNNING", 0.4), ("COMPLETED", 1.2))
 BATCHES = 5
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    with a_server() as url:
-        yield url
-
-
-@pytest.fixture
-async def shared(postgres: str) -> AsyncIterator[str]:
-    async for url in a_database(postgres):
-        yield url
 
 
 def plant(sim: Simulator) -> None:

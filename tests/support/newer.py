@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 VERSION = "9999"
 
 
-async def make_newer(connection: AsyncConnection, *, oldest: str) -> None:
-    """Migrate to a schema of the future: columns in every table, a table, and an index."""
+async def make_newer(connection: AsyncConnection, *, oldest: str | None) -> None:
+    """Migrate to a schema of the future: columns in every table, a table, and an index.
+
+    With ``oldest`` it says who may use it.
+    """
     for table in metadata.tables:
         for column in ("may_be TEXT", "is_there TEXT NOT NULL DEFAULT 'yes'"):
             await connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN {column}"))
@@ -25,4 +28,6 @@ async def make_newer(connection: AsyncConnection, *, oldest: str) -> None:
         f"UPDATE alembic_version SET version_num = '{VERSION}'",
     ):
         await connection.execute(sa.text(statement))
-    await connection.execute(sa.update(compatibility).values(oldest=oldest))
+    await connection.execute(sa.delete(compatibility))
+    if oldest is not None:
+        await connection.execute(sa.insert(compatibility), {"id": 1, "oldest": oldest})
