@@ -49,7 +49,7 @@ class Progress:
     """How far a part of the work is."""
 
     work: str  # copy, index or verify
-    about: str  # the table or the index
+    about: str  # the table
     done: int
     total: int
 
@@ -108,10 +108,10 @@ class Copy:
                 await self._put(table, rows, state)
                 done = sum(one.rows for one in state.done.values())
                 yield Progress("copy", table.name, done, total)
-        indices = [index for table in metadata.sorted_tables for index in _indices(table)]
-        for number, index in enumerate(indices, 1):
-            await self._index(index)
-            yield Progress("index", str(index.name), number, len(indices))
+        tables = metadata.sorted_tables
+        for number, table in enumerate(tables, 1):
+            await self._index(table)
+            yield Progress("index", table.name, number, len(tables))
         async for progress in self._verify(2 * total):
             yield progress
         if await self._look_at_the_source() != source:
@@ -201,9 +201,12 @@ class Copy:
         state.step += 1
 
     @unbroken
-    async def _index(self, index: sa.Index) -> None:
+    async def _index(self, table: sa.Table) -> None:
+        """Make the indices of a table, and have the planner know it before a daemon asks."""
         async with self.target.write(durable=False) as connection:
-            await self.target.build(connection, index)
+            for index in sorted(table.indexes, key=lambda one: str(one.name)):
+                await self.target.build(connection, index)
+            await connection.execute(sa.text(f"ANALYZE {table.name}"))
 
     async def _verify(self, total: int) -> AsyncIterator[Progress]:
         """Read both and compare what is in their tables, in whatever order each has it."""
@@ -247,7 +250,6 @@ class Copy:
                 .where(sa.text("state = 'in_flight'"))
                 .values(holder=LEFT_BEHIND)
             )
-            await connection.execute(sa.text("ANALYZE"))
             await connection.execute(sa.schema.DropTable(copying))
             await set_version(self.target, connection)
 
@@ -298,10 +300,6 @@ def _plain(table: sa.Table) -> sa.TableClause:
             for one in table.columns
         ),
     )
-
-
-def _indices(table: sa.Table) -> list[sa.Index]:
-    return sorted(table.indexes, key=lambda index: str(index.name))
 
 
 def _clean(row: Row) -> Row:
