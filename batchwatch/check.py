@@ -27,6 +27,7 @@ from batchwatch.settings.tls import tls_contexts
 from batchwatch.store import Database, StoreError, Views
 from batchwatch.store.errors import SchemaTooOld
 from batchwatch.store.file import check_writable, file_of, holder_of
+from batchwatch.store.schema import HEAD
 from batchwatch.traces import trouble
 from batchwatch.web.hooks import PATH as HOOKS_PATH
 
@@ -121,15 +122,17 @@ async def _store(
             depths = await Views(database).outbox()
         finally:
             await database.close()
-    except SchemaTooOld:
-        text = f"{file}: of an older version; batchwatch run brings it up to date"
-        yield Finding(Verdict.OK, "store", text)
+    except SchemaTooOld as error:
+        yield Finding(Verdict.OK, "store", str(error))
         return
     except StoreError as error:
         yield Finding(Verdict.WRONG, "store", str(error))
         return
     count = sum(row["count"] for row in statuses)
     yield Finding(Verdict.OK, "store", f"{database.where}: {_counted(count, 'batch')}")
+    if database.found is not None and database.found > HEAD:
+        text = f"its schema is {database.found}, and this version knows {HEAD}: upgrade it, too"
+        yield Finding(Verdict.WARNING, "store", text)
     for finding in (*_unwatched(settings, statuses), *_owed(settings, depths)):
         yield finding
 

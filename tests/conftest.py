@@ -33,6 +33,15 @@ async def store_url(request: pytest.FixtureRequest, file_url: str) -> AsyncItera
         yield url
 
 
+@pytest.fixture
+async def shared(postgres: str) -> AsyncIterator[str]:
+    """A place for a store on PostgreSQL alone, for what is about several daemons."""
+    from tests.support.postgres import a_database  # noqa: PLC0415  # as above
+
+    async for url in a_database(postgres):
+        yield url
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def made_url(request: pytest.FixtureRequest, file_url: str) -> AsyncIterator[str]:
     """The same, its tables made where that takes long; for whatever is not about making them."""

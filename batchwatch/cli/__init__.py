@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from batchwatch import __version__
-from batchwatch.cli import daemon, hints, proof, receivers, store, tail, wait
+from batchwatch.cli import daemon, hints, move, proof, receivers, store, tail, wait
 from batchwatch.cli.terminal import Json, print_json
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {  # as --help lists them
     "endpoints": store.endpoints,
     "enable": store.enable,
     "disable": store.disable,
+    "migrate": move.migrate,
+    "copy": move.copy,
     "version": version,
 }
 for name, command in COMMANDS.items():

@@ -1,8 +1,9 @@
-"""How far the batches are that are waited for: bars on a terminal, else a line for each change."""
+"""How far it is, what is waited for or done: bars on a terminal, else lines."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+import math
+from typing import TYPE_CHECKING, Final, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
@@ -13,9 +14,13 @@ from batchwatch.tables import printable
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from batchwatch.clock import Clock
     from batchwatch.domain.batch import BatchId
     from batchwatch.domain.standing import Standing
     from batchwatch.waiting import Wait
+
+
+PACE: Final = 5.0  # seconds between two lines about a work, where there are no bars
 
 
 class Progress:
@@ -82,6 +87,46 @@ class Progress:
         self._said[about] = text
         if text and (not about or not self._console.is_terminal):
             self._bars.console.print(printable(text), soft_wrap=True)
+
+
+class Work:
+    """Shows how far each part of a long work is, on stderr: what it gives is for stdout."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+        self._bars = Bars(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=30),
+            TextColumn("{task.completed:,}/{task.total:,}", markup=False),
+            TextColumn("{task.fields[about]}", markup=False),
+            TimeElapsedColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._said_at = -math.inf
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def tell(self, part: str, about: str, *, done: int, total: int) -> None:
+        """Show that of ``part``, which is at ``about``, so much is done."""
+        if self._console.is_terminal:
+            if part not in self._tasks:
+                self._tasks[part] = self._bars.add_task(part, total=total, about="")
+            self._bars.update(
+                self._tasks[part], completed=done, about="" if done == total else about
+            )
+            return
+        now = self._clock.monotonic()
+        if now - self._said_at >= PACE or done == total:
+            self._said_at = now
+            self._console.print(f"{part}  {done:,} of {total:,}  {about}", soft_wrap=True)
 
 
 def _in_words(standing: Standing | None) -> tuple[str, str]:

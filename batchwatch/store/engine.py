@@ -16,13 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from batchwatch.store import driver, schema
 from batchwatch.store.driver import create_async_engine
-from batchwatch.store.errors import (
-    SchemaTooNew,
-    SchemaTooOld,
-    StoreError,
-    StoreUnusable,
-    translate,
-)
+from batchwatch.store.errors import StoreError, StoreUnusable, translate
 from batchwatch.store.file import (
     check_writable,
     file_of,
@@ -32,6 +26,7 @@ from batchwatch.store.file import (
     take_lock,
 )
 from batchwatch.store.server import engines, explain, listen, place_of
+from batchwatch.store.version import bring_up_to_date, found
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -58,6 +53,8 @@ CHANNEL: Final = "batchwatch"  # of PostgreSQL's notifications
 _TURN: Final = 0x62617463  # the lock of whoever writes events
 _SCHEMA: Final = 0x62617464  # and of whoever changes the tables
 _NOTICE: Final = 7_999  # bytes that a notification may have
+_LOCK_TIMEOUT: Final = 1_000  # ms to wait for a table that is to be changed
+_LONG: Final = 86_400.0  # seconds that an index may take
 _BUSY_TIMEOUT: Final = 5_000  # ms to wait for another process, such as a backup
 
 _PRAGMAS: Final = (
@@ -116,6 +113,7 @@ class Database:
         self._writer = asyncio.Lock()
         # Where several share the database: refuses what is written for a watch of another.
         self.guard: Callable[[AsyncConnection, WatchName], Awaitable[None]] | None = None
+        self.found: str | None = None  # the schema's version when it was opened; None: it was new
         self._lock: int | None = None
         self._file: tuple[Path, tuple[int, int] | None] | None = None
         # Held around each use, with its kind: `read`, or `write` with the wait for its turn.
@@ -133,28 +131,44 @@ class Database:
 
         Raises :class:`~batchwatch.store.errors.StoreError` with what to do.
         """
-        parsed = sa.make_url(url)
-        path = file_of(url)
-        where = place_of(parsed) if path is None else str(path)
-        lock = None
-        if path is not None:
-            if exclusive:
-                lock = take_lock(path)
-                make_private(path)
-            elif not writes:
-                parsed = read_only(parsed, path)
-            elif not check_writable(path):
-                raise StoreUnusable(f"{path}: there is no store yet; has the daemon ever run?")
-        database = cls(*_engines(parsed), url=parsed, where=where)
-        database._lock = lock
+        database = await cls.attach(url, lock=exclusive, writes=exclusive or writes)
         try:
-            await database._settle_schema(may_write=exclusive)
-            if path is not None:
-                database._file = (path, identity(path))
+            database.found = await bring_up_to_date(database, may_write=exclusive)
         except BaseException:
             await database.close()
             raise
         return database
+
+    @classmethod
+    async def attach(cls, url: str, *, lock: bool, writes: bool) -> Self:
+        """Open whatever is at ``url``, with the lock of its file or without.
+
+        Only who locks it and writes makes a file. Raises
+        :class:`~batchwatch.store.errors.StoreError`.
+        """
+        parsed = sa.make_url(url)
+        path = file_of(url)
+        where = place_of(parsed) if path is None else str(path)
+        held = None
+        if path is not None:
+            if lock and writes:
+                held = take_lock(path)
+                make_private(path)
+            elif not writes:
+                parsed = read_only(parsed, path)
+                held = take_lock(path) if lock else None
+            elif not check_writable(path):
+                raise StoreUnusable(f"{path}: there is no store yet; has the daemon ever run?")
+        database = cls(*_engines(parsed), url=parsed, where=where)
+        database._lock = held
+        if path is not None:
+            database._file = (path, identity(path))
+        return database
+
+    async def version(self) -> str | None:
+        """The version of the schema that is there; None if nothing is. Raises StoreError."""
+        async with self.read() as connection:
+            return await found(connection, self.where)
 
     async def close(self) -> None:
         """Close every connection, then let go of the file."""
@@ -302,6 +316,17 @@ class Database:
         whole = sa.cast(micros, sa.BigInteger) + round(ahead.total_seconds() * 1e6)
         return sa.type_coerce(whole, schema.Moment)
 
+    async def hold_schema(self, connection: AsyncConnection) -> None:
+        """Until the end of the transaction: whoever else changes the tables waits.
+
+        A change of a table waits for all who read it, and all who come later
+        wait behind it: so not for long. Raises StoreBusy from the statement
+        that would.
+        """
+        if self.dialect != "sqlite":
+            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA)))
+            await connection.execute(sa.text(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT}"))
+
     async def take_turns(self, connection: AsyncConnection) -> None:
         """Until the end of the transaction: whoever else writes events waits.
 
@@ -361,6 +386,65 @@ class Database:
             await listen(self._url, CHANNEL, heard)
         except self._failures as error:
             raise self._translated(error) from error
+
+    async def fill(
+        self, connection: AsyncConnection, table: sa.Table, rows: Sequence[tuple[Any, ...]]
+    ) -> None:
+        """Write many rows, in the order of the columns; moments are numbers in them already.
+
+        Inside a transaction that has begun with another statement.
+        """
+        names = [column.name for column in table.columns]
+        if self.dialect == "sqlite":
+            insert = sa.insert(sa.table(table.name, *map(sa.column, names)))
+            statement = str(insert.compile(dialect=self._engine.dialect))
+            await connection.exec_driver_sql(statement, list(rows))
+            return
+        own = (await connection.get_raw_connection()).driver_connection
+        assert own is not None  # noqa: S101  # it is in a transaction
+        await own.copy_records_to_table(table.name, records=rows, columns=names)
+
+    async def build(self, connection: AsyncConnection, index: sa.Index) -> None:
+        """Make an index of a table that is filled, unless it is there; however long it takes.
+
+        Inside a transaction.
+        """
+        statement = sa.schema.CreateIndex(index, if_not_exists=True)
+        if self.dialect == "sqlite":
+            await connection.execute(statement)
+            return
+        await connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
+        own = (await connection.get_raw_connection()).driver_connection
+        assert own is not None  # noqa: S101  # it is in a transaction
+        text = str(statement.compile(dialect=self._engine.dialect))
+        await own.execute(text, timeout=_LONG)
+
+    async def last_number(self, connection: AsyncConnection, column: sa.Column[int]) -> int:
+        """The last number that the database gave to a row by itself; 0 if there is none."""
+        if self.dialect == "sqlite":
+            query = sa.text("SELECT seq FROM sqlite_sequence WHERE name = :name")
+            given = await connection.scalar(query, {"name": column.table.name})
+        else:
+            query = sa.text("SELECT pg_sequence_last_value(pg_get_serial_sequence(:t, :c))")
+            given = await connection.scalar(query, {"t": column.table.name, "c": column.name})
+        return max(given or 0, await connection.scalar(sa.select(sa.func.max(column))) or 0)
+
+    async def number_after(
+        self, connection: AsyncConnection, column: sa.Column[int], last: int
+    ) -> None:
+        """Have the next row that is numbered by the database come after ``last``."""
+        if not last:
+            return
+        if self.dialect == "sqlite":
+            row = {"name": column.table.name, "last": last}
+            for statement in (
+                "DELETE FROM sqlite_sequence WHERE name = :name",
+                "INSERT INTO sqlite_sequence (name, seq) VALUES (:name, :last)",
+            ):
+                await connection.execute(sa.text(statement), row)
+            return
+        query = sa.text("SELECT setval(pg_get_serial_sequence(:t, :c), :last)")
+        await connection.execute(query, {"t": column.table.name, "c": column.name, "last": last})
 
     async def tidy(self) -> None:
         """Refresh the planner's statistics and shorten the log; PostgreSQL does so itself."""
@@ -429,51 +513,6 @@ class Database:
         return record.table_valued(
             *(sa.column(column, type_) for column, type_ in columns.items()), name="rows"
         ).render_derived(with_types=True)
-
-    async def _settle_schema(self, *, may_write: bool) -> None:
-        """Make the tables of an empty store, migrate an older one, refuse a newer one.
-
-        Alembic is imported only where there is something to migrate: that
-        takes longer than all else at the start.
-        """
-        async with self.read() as connection:
-            if await self._found(connection) == schema.HEAD:
-                return
-        if not may_write:
-            raise SchemaTooOld(f"{self.where}: its schema is not up to date; start the daemon once")
-        async with self.write() as connection:
-            if self.is_shared:  # those that start at the same time find it done
-                await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA)))
-            found = await self._found(connection)
-            if found is None:
-                await connection.run_sync(schema.metadata.create_all)
-                await connection.execute(
-                    sa.text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
-                )
-                await connection.execute(
-                    sa.text("INSERT INTO alembic_version VALUES (:head)"), {"head": schema.HEAD}
-                )
-            elif found != schema.HEAD:
-                from batchwatch.store.migrations import upgrade  # noqa: PLC0415  # slow to import, and rare
-
-                await connection.run_sync(upgrade)
-
-    async def _found(self, connection: AsyncConnection) -> str | None:
-        """The version of the schema that is there; None if nothing is. Raises StoreError."""
-        tables = await connection.run_sync(lambda sync: sa.inspect(sync).get_table_names())
-        found: str | None = None
-        if "alembic_version" in tables:
-            found = await connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
-        if found is not None and found > schema.HEAD:
-            raise SchemaTooNew(
-                f"{self.where}: its schema is {found}, this batchwatch knows {schema.HEAD}: "
-                "a newer version has been here; run that one"
-            )
-        if found is None and tables:
-            raise StoreUnusable(
-                f"{self.where}: this is a database of something else; name another one"
-            )
-        return found
 
 
 def _engines(url: sa.URL) -> tuple[AsyncEngine, AsyncEngine]:

@@ -8,7 +8,8 @@ StoreError
 ├── StoreUnreachable the database server does not answer, or stops or starts; try again
 ├── LeaseLost        another replica may poll the watch now; what was seen is seen again by it
 ├── SchemaTooOld     for a reader; the daemon brings it up to date when it starts
-└── SchemaTooNew     a newer batchwatch has been here
+├── SchemaTooNew     a newer batchwatch has been here
+└── SchemaInUse      a replica runs that could not go on with what would be migrated
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ class SchemaTooOld(StoreError):
 
 class SchemaTooNew(StoreError):
     """The schema was made by a newer version than this one."""
+
+
+class SchemaInUse(StoreError):
+    """The schema is older, and a replica runs whose version needs it so."""
 
 
 # SQLite's own words, from its result codes: https://sqlite.org/rescode.html

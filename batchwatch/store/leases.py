@@ -23,7 +23,7 @@ from batchwatch.log import get_logger
 from batchwatch.store.engine import unbroken
 from batchwatch.store.errors import LeaseLost, StoreError
 from batchwatch.store.notices import Notices
-from batchwatch.store.schema import leases, replicas
+from batchwatch.store.schema import HEAD, leases, replicas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -75,7 +75,7 @@ class Leases:
         self.notices = Notices(database, clock)
         self.alive = 1  # replicas, when they were counted last
         self._beaten_at = -math.inf  # monotonic
-        self._who = {"id": replica, "host": host, "version": version}
+        self._who = {"id": replica, "host": host, "version": version, "schema": HEAD}
         self._tokens: dict[WatchName, int] = {}  # of those that this replica holds
         self._held_until: dict[WatchName, float] = {}  # monotonic, and rather too early
         now, until = database.now(), database.now(ahead=life)

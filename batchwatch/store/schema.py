@@ -11,7 +11,11 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-HEAD: Final = "0005"  # the newest migration; a test holds it against the folder
+HEAD: Final = "0006"  # the newest migration; a test holds it against the folder
+# The oldest one whose code may go on using a store of HEAD: replicas are upgraded one after
+# another. It is the HEAD of the last release, or older; what would raise it beyond that waits for
+# the next one. See `migrations` for what may be done to tables meanwhile.
+OLDEST: Final = "0005"
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -343,6 +347,7 @@ replicas: Final = sa.Table(
     sa.Column("version", sa.Text, nullable=False),
     sa.Column("started_at", Moment, nullable=False),
     sa.Column("seen_at", Moment, nullable=False),
+    sa.Column("schema", sa.Text),  # that its code knows; null: of before there was a choice
 )
 
 # Who may poll a watch, and until when. Each holder has a larger token than the one before.
@@ -354,6 +359,25 @@ leases: Final = sa.Table(
     sa.Column("token", sa.BigInteger, nullable=False),
     sa.Column("held_until", Moment, nullable=False),
     sa.Column("taken_at", Moment, nullable=False),
+)
+
+# One row: the oldest schema whose code may use this store; who migrates it says so.
+compatibility: Final = sa.Table(
+    "compatibility",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("oldest", sa.Text, nullable=False),
+)
+
+# One row, and only in a store that a copy has not filled yet: how far it is.
+copying: Final = sa.Table(
+    "copying",
+    sa.MetaData(),
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("schema", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),  # JSON: what tells it from another
+    sa.Column("step", sa.Integer, nullable=False),  # counted, so that two notice each other
+    sa.Column("done", sa.Text, nullable=False),  # JSON: by table
 )
 
 # One row: how often a command has changed something that a daemon should look at.

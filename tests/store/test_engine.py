@@ -15,23 +15,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from batchwatch.domain.batch import WatchName
 from batchwatch.domain.delivery import DeliveryId
 from batchwatch.store import Database, StoreError, Views
 from batchwatch.store.errors import (
-    SchemaTooNew,
     SchemaTooOld,
     StoreBusy,
     StoreFull,
     StoreInUse,
     StoreUnusable,
 )
-from batchwatch.store.migrations import scripts, upgrade
-from batchwatch.store.schema import HEAD, metadata
 from tests.store.conftest import HOOK, Store
 from tests.support.builders import WATCH, a_sighting, at
 from tests.support.daemon import ROOT
@@ -77,50 +72,6 @@ async def test_the_lock_of_a_killed_daemon_is_free(file_url: str) -> None:
     assert -signal.SIGKILL == await killed.wait()
 
     await (await Database.open(file_url)).close()
-
-
-@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
-@pytest.mark.filterwarnings("ignore:autogenerate skipping metadata-specified expression-based")
-async def test_the_migrations_lead_to_the_same_schema(file_url: str) -> None:
-    """A new store is made in one step, an older one by migrations; nobody can tell which."""
-    del file_url
-    assert HEAD == scripts().get_current_head()
-    engine = sa.create_engine("sqlite://")
-    with engine.begin() as connection:
-        upgrade(connection)
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert [] == compare_metadata(context, metadata)
-        migrated = _definitions(connection)
-    engine.dispose()
-    engine = sa.create_engine("sqlite://")
-    with engine.begin() as connection:
-        metadata.create_all(connection)
-        assert _definitions(connection) == migrated
-    engine.dispose()
-
-
-def _definitions(connection: sa.Connection) -> set[tuple[object, ...]]:
-    """Tables by their columns and keys, for a migration appends; indices as they were defined."""
-    found: set[tuple[object, ...]] = set()
-    for name, kind, sql in connection.execute(
-        sa.text("SELECT name, type, sql FROM sqlite_master WHERE tbl_name <> 'alembic_version'")
-    ).all():
-        if kind == "table":
-            for pragma in ("table_info", "foreign_key_list"):
-                rows = connection.execute(sa.text(f"PRAGMA {pragma}({name})"))
-                found.update((name, pragma, *row[1:]) for row in rows)
-        else:
-            found.add((name, kind, sql and " ".join(sql.split())))
-    return found
-
-
-async def test_a_newer_schema_is_refused(store_url: str) -> None:
-    """An old binary must not write into what it does not understand."""
-    await (await Database.open(store_url)).close()
-    await say(store_url, "UPDATE alembic_version SET version_num = '9999'")
-
-    with pytest.raises(SchemaTooNew, match=r"9999.*newer version"):
-        await Database.open(store_url)
 
 
 async def test_somebody_elses_database_is_left_alone(store_url: str) -> None:

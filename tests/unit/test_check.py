@@ -20,9 +20,12 @@ from batchwatch.domain.routing import FOR_PROGRAMS, Router
 from batchwatch.settings import SettingsError, load
 from batchwatch.simulator import Simulator, Switch
 from batchwatch.store import Batches, Database, Outbox, Watches
+from batchwatch.store.migrations import upgrade
+from batchwatch.store.schema import HEAD
 from tests.support.builders import WATCH, a_recorder, a_sighting, at
 from tests.support.clock import LeapClock, ManualClock
 from tests.support.daemon import running
+from tests.support.newer import make_newer
 from tests.support.receiver import SECRET, Receiver
 from tests.unit.llamacloud.upstream import a_batch, a_page, serving
 
@@ -100,6 +103,26 @@ async def test_where_all_is_well_every_part_says_so(
     assert expected == about("endpoint webhook", findings)[1]
     assert [] == receiver.received
     assert 1 == sim.requests.total()
+
+
+async def test_a_store_of_another_version_is_told(environ: dict[str, str], tmp_path: Path) -> None:
+    """An older one is brought up to date by itself; a newer one may be used, for a while."""
+    url = f"sqlite+aiosqlite:///{tmp_path}/batchwatch.db"
+    database = await Database.attach(url, lock=True, writes=True)
+    async with database.write() as connection:
+        await connection.run_sync(lambda sync: upgrade(sync, to="0004"))
+    older = about("store", await found(environ))
+    await database.close()
+    database = await Database.open(url)
+    async with database.write() as connection:
+        await make_newer(connection, oldest=HEAD)
+    await database.close()
+    newer = [one for one in await found(environ) if one.part == "store"]
+
+    assert Verdict.OK == older[0]
+    assert "its schema is 0004; start the daemon once" in older[1]
+    assert [Verdict.OK, Verdict.WARNING] == [one.verdict for one in newer]
+    assert f"its schema is 9999, and this version knows {HEAD}: upgrade it" in newer[1].text
 
 
 async def test_one_batch_is_asked_for_and_seen(environ: dict[str, str]) -> None:
