@@ -38,6 +38,7 @@ from batchwatch.settings.review import expired, warnings
 from batchwatch.settings.tls import tls_contexts
 from batchwatch.site import site
 from batchwatch.store import Database, Store, StoreError
+from batchwatch.store.errors import StoreUnreachable
 from batchwatch.store.leases import Leases
 from batchwatch.store.notices import HeldBack, LookAt, Owed, Paused, PollNow, Resumed
 from batchwatch.traces import opened
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
 log = get_logger()
 
 FIRST_PASSES_APART: Final = 0.1  # seconds
+SERVER_STARTS: Final = 60.0  # seconds that one may take, at our own start
+LOOK: Final = 1.0  # seconds between two tries
 THREADS: Final = 8  # besides two for each host; they are made when they are needed
 
 
@@ -80,7 +83,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
     async with AsyncExitStack() as stack:
         traces = await stack.enter_async_context(opened(os.environ, version=__version__))
         metrics = Metrics()
-        database = await Database.open(settings.database_url.get_secret_value())
+        database = await _opened(settings.database_url.get_secret_value(), stop=stop, clock=clock)
         stack.push_async_callback(database.close)
         database.timed = lambda kind: metrics.store_time.labels(kind).time()
         pulse = Pulse(metrics)
@@ -204,6 +207,20 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             if sharing:  # to the end, or the others would take what is still being sent
                 sharing.cancel()
     log.info("daemon.stopped")
+
+
+async def _opened(url: str, *, stop: asyncio.Event, clock: Clock) -> Database:
+    """The store; a server of it that is started with us is waited for."""
+    begun, waits = clock.monotonic(), False
+    while True:
+        try:
+            return await Database.open(url)
+        except StoreUnreachable as error:
+            if stop.is_set() or clock.monotonic() - begun > SERVER_STARTS:
+                raise
+            (log.debug if waits else log.warning)("store.awaited", reason=str(error))
+            waits = True
+        await clock.wait(stop, LOOK)
 
 
 def _makers(  # noqa: PLR0913  # all that a watch takes

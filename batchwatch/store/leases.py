@@ -39,6 +39,7 @@ log = get_logger()
 
 LIFE: Final = timedelta(seconds=15)
 RENEWALS: Final = 3  # in the life of a lease
+APART: Final = 5.0  # seconds; NTP keeps hosts within milliseconds
 RETRY: Final = 1.0  # seconds until a store that failed is asked again
 FORGOTTEN: Final = 20  # times the life of a lease without a sign of a replica
 
@@ -74,6 +75,7 @@ class Leases:
         self.life = life
         self.notices = Notices(database, clock)
         self.alive = 1  # replicas, when they were counted last
+        self._is_apart = False  # the host's clock, from the database's
         self._beaten_at = -math.inf  # monotonic
         self._who = {"id": replica, "host": host, "version": version, "schema": HEAD}
         self._tokens: dict[WatchName, int] = {}  # of those that this replica holds
@@ -123,10 +125,19 @@ class Leases:
             asked = self._clock.monotonic()
             row = (await connection.execute(sa.select(alive, now).select_from(replicas))).one()
             took = self._clock.monotonic() - asked
-        self._clock.agree(row[1] + timedelta(seconds=took / 2))
+        shared = row[1] + timedelta(seconds=took / 2)
+        self._clock.agree(shared)
+        self._mind_the_host(shared)
         self._beaten_at = begun
         self.alive = max(1, row[0])
         return self.alive
+
+    def _mind_the_host(self, shared: datetime) -> None:
+        """Say once if the host's clock, which what is seen is dated by, is far from the others'."""
+        apart = (self._clock.now() - shared).total_seconds()
+        if abs(apart) > APART and not self._is_apart:
+            log.warning("clock.apart", seconds=round(apart, 1), from_the_clock_of="the database")
+        self._is_apart = abs(apart) > APART
 
     async def count(self) -> int:
         """How many replicas are alive now; at least this one."""

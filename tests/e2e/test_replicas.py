@@ -94,7 +94,7 @@ def told_to_their_ends(count: int, got: list[Received]) -> bool:
 async def test_replicas_lose_nothing_whatever_befalls_them(
     tmp_path: Path, wheel: Wheel, shared: str
 ) -> None:
-    """One is killed, one sleeps past its lease, PostgreSQL crashes, one is stopped."""
+    """PostgreSQL comes late, one is killed, one sleeps, PostgreSQL crashes, one is stopped."""
     plain = sa.make_url(shared).set(drivername="postgresql").render_as_string(hide_password=False)
     async with AsyncExitStack() as stack:
         simulators = {
@@ -104,8 +104,10 @@ async def test_replicas_lose_nothing_whatever_befalls_them(
         receiver = await stack.enter_async_context(Receiver())
         gate = await stack.enter_async_context(Gate(simulators, plain))
         replicas = Replicas(stack, gate, receiver, tmp_path)
+        wheel.crash()  # a server that is started with them is waited for
         for _ in WATCHES:
             await replicas.start(shared)
+        wheel.start()
         # Each has its share; the first to come gives back what is more.
         while len({(await gate.until(one, after=time.monotonic())).replica for one in WATCHES}) < 3:
             pass

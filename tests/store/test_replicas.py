@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
+from structlog.testing import capture_logs
 
 from batchwatch.clock import Clock
 from batchwatch.domain.batch import BatchId, EndpointName, EventId, WatchName
@@ -237,9 +238,13 @@ async def test_replicas_whose_clocks_are_apart_agree_when_something_is_due(
     replicas: list[Store],
 ) -> None:
     """All go by the database's; one whose host is a day ahead claims nothing too early."""
-    first, second, _ = replicas
+    first, second, third = replicas
     second.clock.jump(86_400)
-    await named(replicas)
+    for right in (first, third):
+        right.clock.jump((Clock().now() - right.clock.now()).total_seconds())
+    with capture_logs() as logs:
+        for one in await named(replicas):
+            await one.beat()  # which says nothing again
     await put(first, an_event(0, 0))
     (tried,) = await first.outbox.claim(HOOK, limit=9)
     await first.outbox.settle([Settled(tried, REFUSED, State.PENDING, due_in=60)])
@@ -250,6 +255,7 @@ async def test_replicas_whose_clocks_are_apart_agree_when_something_is_due(
         assert 60 == pytest.approx(due_in, abs=2)
         store.clock.advance(62)
     assert 1 == len(await second.outbox.claim(HOOK, limit=9))
+    assert ["clock.apart"] == [one["event"] for one in logs]
 
 
 async def test_a_clock_of_the_database_that_was_set_back_holds_nothing_up(
