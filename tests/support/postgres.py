@@ -133,6 +133,7 @@ async def _empty(url: str) -> None:
         await connection.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend'"
         )
         for table in reversed(metadata.sorted_tables):
             await connection.execute(f"DELETE FROM {table.name}")
