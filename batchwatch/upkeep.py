@@ -66,7 +66,7 @@ class Upkeep:
         for seconds, job, more in (
             (2, self.obey, {}),
             (15, self.count, at_once),
-            (5 if self._database.is_shared else 30, self.release, {}),
+            (5 if self._database.is_shared else 30, self.release, at_once),
             (3600, self.remind, at_once),
             (3600, self.tidy, {}),
             *((seconds, job, soon) for seconds, job in self._more),

@@ -49,6 +49,15 @@ async def made_url(request: pytest.FixtureRequest, file_url: str) -> AsyncIterat
         yield url
 
 
+@pytest.fixture
+async def shared_url(postgres: str) -> AsyncIterator[str]:
+    """A store that several may open, its tables made."""
+    from tests.support.postgres import a_database  # noqa: PLC0415  # as above
+
+    async for url in a_database(postgres, made=True):
+        yield url
+
+
 async def _places(
     request: pytest.FixtureRequest, file_url: str, *, made: bool
 ) -> AsyncIterator[str]:

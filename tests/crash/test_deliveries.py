@@ -12,6 +12,7 @@ from batchwatch.simulator import Simulator
 from batchwatch.store import Batches, Database, Outbox, Watches
 from tests.support.builders import WATCH, a_recorder, a_sighting, at
 from tests.support.daemon import environment, running, spawned
+from tests.support.postgres import let_time_pass
 from tests.support.receiver import Receiver, says
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ LIFE = (PENDING, RUNNING, COMPLETED)
 KILLS = 8
 
 
-async def fill(folder: Path) -> list[str]:
+async def fill(url: str) -> list[str]:
     """A store that owes the whole lives of many batches; the ids of its events."""
-    database = await Database.open(f"sqlite+aiosqlite:///{folder}/batchwatch.db")
+    database = await Database.open(url)
     router = Router({EndpointName("hook"): FOR_PROGRAMS})
     outbox = Outbox(database, router, Clock())
     batches, watches = Batches(database, outbox), Watches(database, outbox)
@@ -47,10 +48,12 @@ async def fill(folder: Path) -> list[str]:
     return owed
 
 
-async def test_kills_amid_deliveries_lose_none_and_reorder_none(tmp_path: Path) -> None:
+async def test_kills_amid_deliveries_lose_none_and_reorder_none(
+    tmp_path: Path, made_url: str
+) -> None:
     """At moments that nobody chose, with a receiver that fails now and then."""
     dice = random.Random(42)
-    owed = await fill(tmp_path)
+    owed = await fill(made_url)
 
     async def moody(request: web.Request) -> web.StreamResponse:
         return await says(dice.choice([200, 200, 200, 200, 503]))(request)
@@ -58,12 +61,17 @@ async def test_kills_amid_deliveries_lose_none_and_reorder_none(tmp_path: Path) 
     async with Simulator() as sim, Receiver() as receiver:
         receiver.always = moody
         environ = environment(
-            sim, receiver, tmp_path, BATCHWATCH_ENDPOINTS__HOOK__RETRY_SCHEDULE="10ms," * 40 + "1s"
+            sim,
+            receiver,
+            tmp_path,
+            BATCHWATCH_DATABASE_URL=made_url,
+            BATCHWATCH_ENDPOINTS__HOOK__RETRY_SCHEDULE="10ms," * 40 + "1s",
         )
         for _ in range(KILLS):
             more = len(receiver.received) + dice.randint(1, 60)
             async with spawned(environ):
                 await receiver.until(lambda got, more=more: len(got) >= more)  # type: ignore[misc]
+            await let_time_pass(made_url)
         taken: set[str] = set()
         async with running(environ):
             await receiver.until(lambda got: set(owed) <= {one.id for one in got if one.taken})

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections import defaultdict
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis
+from hypothesis import strategies as st
 
 from batchwatch.domain.batch import WatchName
 from batchwatch.store import Database
 from batchwatch.store.errors import LeaseLost
 from batchwatch.store.leases import Leases
 from batchwatch.store.schema import leases, replicas
+from tests.store.conftest import empty
 from tests.support.builders import at
 from tests.support.clock import ManualClock
 from tests.support.postgres import a_database
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Collection
 
 ONE, TWO, THREE = (WatchName(name) for name in ("one", "two", "three"))
 LONG = timedelta(hours=1)
@@ -141,3 +148,106 @@ async def test_all_that_come_at_once_share_what_there_is(postgres: str) -> None:
             await one.close()
 
     assert sorted(watches) == sorted(watch for one in held for watch in one)
+
+
+# ------------------------------------------------------------------------------- any order
+
+REPLICAS, WATCHES = ("first", "second", "third"), (ONE, TWO)
+STEPS = ("take", "take", "write", "write", "expire", "give back", "overtake")
+
+
+@dataclass
+class Held:
+    """What is said of a watch in the store, if anything was."""
+
+    holder: str = ""
+    token: int = 0
+    is_over: bool = True
+
+
+class Truth:
+    """What the leases are to be, said plainly."""
+
+    def __init__(self) -> None:
+        self.held = {watch: Held() for watch in WATCHES}
+        self.believed: dict[str, dict[WatchName, int]] = {one: {} for one in REPLICAS}
+
+    def take(self, replica: str, watches: Collection[WatchName]) -> dict[WatchName, int]:
+        taken = {}
+        for watch in watches:
+            held = self.held[watch]
+            if held.is_over:
+                held = self.held[watch] = Held(replica, held.token + 1, is_over=False)
+            if held.holder == replica:
+                taken[watch] = held.token
+            self.believed[replica].pop(watch, None)
+        self.believed[replica].update(taken)
+        return taken
+
+    def give_back(self, replica: str, watch: WatchName) -> None:
+        self.believed[replica].pop(watch, None)
+        if self.held[watch].holder == replica:
+            self.held[watch].is_over = True
+
+    def may_write(self, replica: str, watch: WatchName) -> bool:
+        held = self.held[watch]
+        is_held = held.holder == replica and not held.is_over
+        return is_held and self.believed[replica].get(watch) == held.token
+
+
+@pytest.fixture
+async def everywhere(made_url: str) -> AsyncIterator[dict[str, Database]]:
+    """The store as each replica has it open; a file can be opened only once."""
+    opened = [await Database.open(made_url)]
+    if opened[0].is_shared:
+        opened += [await Database.open(made_url) for _ in REPLICAS[1:]]
+    yield dict(zip(REPLICAS, itertools.cycle(opened), strict=False))
+    for database in opened:
+        await database.close()
+
+
+@hypothesis(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data(), count=st.integers(1, 15))
+async def test_in_whatever_order_they_come_one_writes_at_a_time_and_tokens_only_grow(
+    everywhere: dict[str, Database], data: st.DataObject, count: int
+) -> None:
+    """Takes, renewals, writes, ends and returns, and takeovers in the middle of a write."""
+    await empty(everywhere["first"])
+    holders = {name: of(database, name) for name, database in everywhere.items()}
+    truth, written = Truth(), defaultdict[WatchName, list[int]](list)
+
+    for _ in range(count):
+        step = data.draw(st.sampled_from(STEPS))
+        name, watch = data.draw(st.sampled_from(REPLICAS)), data.draw(st.sampled_from(WATCHES))
+        database, mine = everywhere[name], holders[name]
+        if step == "take":
+            some = data.draw(st.sampled_from([{ONE}, {TWO}, {ONE, TWO}]))
+            assert truth.take(name, some) == await mine.take(some)
+        elif step == "expire":
+            truth.held[watch].is_over = True
+            await end(database, watch)
+        elif step == "give back":
+            truth.give_back(name, watch)
+            await mine.give_back([watch])
+        elif step == "overtake" and truth.may_write(name, watch):
+            other = data.draw(st.sampled_from([one for one in REPLICAS if one != name]))
+            async with database.write() as connection:
+                await mine.guard(connection, watch)
+                written[watch].append(truth.held[watch].token)
+                ending = asyncio.create_task(end(everywhere[other], watch))
+                await asyncio.sleep(0)  # it has begun
+            await ending
+            truth.held[watch].is_over = True
+            assert truth.take(other, {watch}) == await holders[other].take({watch})
+        else:
+            assert truth.may_write(name, watch) == await may_write(database, mine, watch)
+            if truth.may_write(name, watch):
+                written[watch].append(truth.held[watch].token)
+
+    for watch in WATCHES:
+        who = [one for one in REPLICAS if await may_write(everywhere[one], holders[one], watch)]
+        assert [one for one in REPLICAS if truth.may_write(one, watch)] == who
+        assert len(who) <= 1
+        assert sorted(written[watch]) == written[watch]

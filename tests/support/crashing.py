@@ -20,6 +20,7 @@ from batchwatch.llamacloud.client import LlamaCloud
 from batchwatch.log import configure
 from batchwatch.settings import load
 from batchwatch.store import Batches, Outbox, Watches
+from batchwatch.store.leases import Leases
 
 POINTS: dict[str, tuple[type, str]] = {
     "begin": (Watches, "begin"),
@@ -32,17 +33,23 @@ POINTS: dict[str, tuple[type, str]] = {
     "claim": (Outbox, "claim"),
     "send": (Webhook, "send"),
     "settle": (Outbox, "settle"),
-    # Within a transaction: all of it is undone by the file itself.
+    # Within a transaction: all of it is undone by the database itself.
     "write": (Batches, "_write"),
     "enqueue": (Outbox, "enqueue"),
     "move_up": (Outbox, "_move_up"),
+}
+# Where several daemons share the database.
+SHARED_POINTS: dict[str, tuple[type, str]] = {
+    "beat": (Leases, "beat"),
+    "take": (Leases, "take"),
+    "guard": (Leases, "guard"),  # within a transaction, which holds the lease then
 }
 
 
 def arm(point: str) -> None:
     """Make the process kill itself at ``point``."""
     name, when, count = point.split(":")
-    owner, method = POINTS[name]
+    owner, method = (POINTS | SHARED_POINTS)[name]
     original = getattr(owner, method)
     calls = 0
 

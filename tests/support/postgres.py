@@ -56,11 +56,12 @@ class Wheel:
 
 
 @contextmanager
-def a_wheel() -> Iterator[Wheel]:
+def a_wheel(*settings: str) -> Iterator[Wheel]:
     """A server of one's own, for as long as the context is held."""
     with tempfile.TemporaryDirectory(prefix="batchwatch-pg-") as folder:
         wheel = Wheel(folder)
         try:
+            _await(_set(wheel.url, settings))
             yield wheel
         finally:
             wheel.close()
@@ -74,8 +75,7 @@ def a_server() -> Iterator[str]:
         for name in _spare.pop(url, ()):
             _await(_drop(url, name))
         return
-    with a_wheel() as wheel:
-        _await(_set(wheel.url, HASTY))
+    with a_wheel(*HASTY) as wheel:
         yield wheel.url
         _spare.pop(wheel.url, None)
 
@@ -102,6 +102,19 @@ async def a_database(server: str, *, made: bool = False) -> AsyncIterator[str]:
     spare.append(name)
 
 
+async def let_time_pass(url: str) -> None:
+    """Let the leases and the signs of life in the store at ``url`` be over; a file has none.
+
+    As if whoever was killed had been dead for a while, by the clock of the
+    database, which cannot be moved by hand.
+    """
+    if sa.make_url(url).get_backend_name() == "sqlite":
+        return
+    async with _connected(url) as connection:
+        await connection.execute("UPDATE leases SET held_until = 0")
+        await connection.execute("UPDATE replicas SET seen_at = 0")
+
+
 async def _create(server: str) -> str:
     name = f"batchwatch_{uuid.uuid4().hex[:12]}"
     async with _connected(server) as connection:
@@ -120,6 +133,7 @@ async def _empty(url: str) -> None:
         await connection.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend'"
         )
         for table in reversed(metadata.sorted_tables):
             await connection.execute(f"DELETE FROM {table.name}")
