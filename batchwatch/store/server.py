@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # Connections of one replica: readers, who come and go with the pages that are asked for; the two
 # hands that write, each one at a time; and the one that listens. Eight at most, mostly four.
 _READERS: Final = 3
-_MORE: Final = 3  # while many ask at once
+_MORE: Final = 2  # while many ask at once
 
 _CONNECT: Final = 10.0  # seconds until a connection must stand
 _ECHO: Final = 5.0  # seconds until a notification of our own must have come
