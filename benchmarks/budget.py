@@ -91,15 +91,19 @@ OF_A_DAY: Final = (
     Column("batches", "batches", ",.0f"),
     Column("requests", "requests", ",.0f"),
     Column("each", "a batch", ",.1f"),
-    Column("peak", "in a min", ",.0f"),
-    Column("share", "budget", ".0%"),
+    Column("peak", "most/min", ",.0f"),
+    Column("share", "of budget", ".0%"),
+    Column("p50", "p50, s", ",.0f"),
+    Column("p95", "p95, s", ",.0f"),
+    Column("settled", "settled", ",.0f"),
+)
+OF_WORK: Final = (
+    Column("way", "way"),
+    Column("kind", "kind"),
     Column("discover", "list", ".0%"),
     Column("complete", "results", ".0%"),
     Column("refresh", "refresh", ".0%"),
     Column("settle", "jobs", ".0%"),
-    Column("p50", "p50 s", ",.0f"),
-    Column("p95", "p95 s", ",.0f"),
-    Column("settled", "settled", ",.0f"),
 )
 OF_LIMITS: Final = (
     Column("budget", "requests/min", ",.0f"),
@@ -145,6 +149,7 @@ async def run(progress: Progress, *, quick: bool) -> list[Finding]:
                 "results; settled, p95: from the end of its last job to the answer that shows it.",
             ],
         ),
+        Finding(title="What they are for", columns=OF_WORK, rows=rows),
         Finding(
             title="The batches that one watch keeps up with, by its budget",
             columns=OF_LIMITS,

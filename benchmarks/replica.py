@@ -10,6 +10,7 @@ import asyncio
 import gc
 import sys
 import time
+import uuid
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -83,6 +84,8 @@ async def replica(store: str, receiver: str) -> AsyncIterator[Replica]:
 async def main(store_url: str, receiver: str) -> None:
     """Deliver all that is owed, until stdin is closed."""
     async with open_store(store_url) as store, new_session() as session:
+        if store.database.is_shared:
+            store.outbox.replica = uuid.uuid4().hex  # as the daemon does
         dispatcher = dispatcher_of(store, webhook_at(receiver, session, [key_of(SECRET)]))
         gc.collect()
         gc.freeze()  # as the daemon does

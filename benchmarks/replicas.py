@@ -7,14 +7,11 @@ import os
 import shutil
 import tempfile
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Final
-
-import asyncpg
-import sqlalchemy as sa
 
 from batchwatch.clock import Clock
 from batchwatch.deliver.sender import new_session
@@ -22,10 +19,10 @@ from benchmarks.changes import commit
 from benchmarks.child import started
 from benchmarks.deliver import Hook
 from benchmarks.pipe import CONCURRENCY, WATCH, open_store, url_in
+from benchmarks.postgres import analyse, database, server
 from benchmarks.replica import replica
 from benchmarks.results import Column, Finding
 from benchmarks.rounds import compared, steps, take_turns
-from tests.support.postgres import a_database, a_server
 
 if TYPE_CHECKING:
     from benchmarks.progress import Progress
@@ -39,7 +36,6 @@ LOOK: Final = 0.01  # seconds between two looks at what has arrived
 ONE: Final = "PostgreSQL, one replica"
 TWO: Final = "PostgreSQL, two replicas"
 SQLITE: Final = "SQLite, one daemon"
-database: Final = asynccontextmanager(a_database)
 
 COLUMNS: Final = (
     Column("who", "who delivers"),
@@ -58,15 +54,15 @@ async def run(progress: Progress, *, quick: bool) -> list[Finding]:
     costs: dict[str, list[float]] = {ONE: [], TWO: [], SQLITE: []}  # CPU seconds of each turn
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        server = stack.enter_context(a_server())
+        postgres = stack.enter_context(server())
         url = await stack.enter_async_context(started("benchmarks.receiver"))
         hook = Hook(url, await stack.enter_async_context(new_session()))
-        filled = await stack.enter_async_context(database(server))
+        filled = await stack.enter_async_context(database(postgres))
         for store_url in (filled, url_in(folder)):
             await fill(store_url, count)
 
         async def shared(number: int, cost: list[float]) -> float:
-            async with database(server, like=filled) as store_url:
+            async with database(postgres, like=filled) as store_url:
                 return await _delivered([store_url] * number, hook, count, cost)
 
         async def alone(cost: list[float]) -> float:
@@ -108,14 +104,6 @@ async def fill(store_url: str, count: int) -> None:
         await store.database.tidy()
     if store_url.startswith("postgresql"):
         await analyse(store_url)
-
-
-async def analyse(store_url: str) -> None:
-    """As PostgreSQL does by itself, a minute after much has changed."""
-    plain = sa.make_url(store_url).set(drivername="postgresql")
-    connection = await asyncpg.connect(plain.render_as_string(hide_password=False))
-    await connection.execute("VACUUM ANALYZE")
-    await connection.close()
 
 
 async def _delivered(stores: list[str], hook: Hook, count: int, cost: list[float]) -> float:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import asyncpg
-import sqlalchemy as sa
-
 from benchmarks.filled import fill, the_moment
-from benchmarks.replicas import analyse, database
+from benchmarks.postgres import analyse, connected, database, server
 from benchmarks.results import Column, Finding
-from tests.support.postgres import a_server
 
 if TYPE_CHECKING:
     from benchmarks.progress import Progress
@@ -45,15 +41,13 @@ async def run(progress: Progress, *, quick: bool) -> list[Finding]:
     """Fill a store, and ask PostgreSQL how large it is."""
     count = QUICK_BATCHES if quick else BATCHES
     progress.stage(f"sizes: {count:,} batches")
-    with a_server() as server:
-        async with database(server) as url:
+    with server() as postgres:
+        async with database(postgres) as url:
             await fill(url, count=count, now=the_moment())
             await analyse(url)
-            plain = sa.make_url(url).set(drivername="postgresql")
-            connection = await asyncpg.connect(plain.render_as_string(hide_password=False))
-            tables = await connection.fetch(_TABLES)
-            found = await connection.fetch(_INDICES, [one[0] for one in tables])
-            await connection.close()
+            async with connected(url) as connection:
+                tables = await connection.fetch(_TABLES)
+                found = await connection.fetch(_INDICES, [one[0] for one in tables])
     rows: list[dict[str, Cell]] = [
         {
             "table": name,

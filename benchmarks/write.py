@@ -12,7 +12,6 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
-import asyncpg
 import sqlalchemy as sa
 
 from batchwatch.clock import Clock
@@ -20,13 +19,14 @@ from batchwatch.domain.batch import RUNNING, THROTTLED
 from batchwatch.domain.delivery import Attempt, Settled, State
 from benchmarks.changes import commit
 from benchmarks.pipe import ENDPOINT, WATCH, open_store, url_in
-from benchmarks.replicas import analyse, database
+from benchmarks.postgres import analyse, connected, database, server
 from benchmarks.results import Column, Finding
 from benchmarks.rounds import ratio, steps, take_turns
-from tests.support.postgres import a_server
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    import asyncpg
 
     from batchwatch.store import Store
     from benchmarks.progress import Progress
@@ -85,7 +85,7 @@ async def run(progress: Progress, *, quick: bool) -> list[Finding]:
     count, rounds = (QUICK_COUNT, QUICK_ROUNDS) if quick else (COUNT, ROUNDS)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        url = await stack.enter_async_context(database(stack.enter_context(a_server())))
+        url = await stack.enter_async_context(database(stack.enter_context(server())))
         stores = [await stack.enter_async_context(open_store(one)) for one in (url_in(folder), url)]
         works = [_Work(store, count) for store in stores]
         contestants: dict[str, Callable[[], Awaitable[float]]] = {}
@@ -241,16 +241,14 @@ def _rates(
 
 async def _turns(url: str, writers: int, progress: Progress) -> dict[str, Cell]:
     """Commits a second by so many connections at once, each way; medians of three."""
-    plain = sa.make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    connections = [await asyncpg.connect(plain) for _ in range(writers)]
     found: dict[str, list[float]] = {_IN_TURN: [], _ALONE: [], _SILENT: []}
-    for _ in range(3):
-        for sql, rates in found.items():
-            end = time.perf_counter() + SPAN
-            done = await asyncio.gather(*(_until(end, one, sql) for one in connections))
-            rates.append(sum(done) / SPAN)
-    for one in connections:
-        await one.close()
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(connected(url)) for _ in range(writers)]
+        for _ in range(3):
+            for sql, rates in found.items():
+                end = time.perf_counter() + SPAN
+                done = await asyncio.gather(*(_until(end, one, sql) for one in connections))
+                rates.append(sum(done) / SPAN)
     progress.step()
     return {
         "writers": writers,

@@ -113,8 +113,11 @@ class Outbox:
             if endpoint not in besides
         ]
         lines = [{"endpoint": one["endpoint"], "subject": one["subject"]} for one in owed]
-        # First the lines, then the turn, for which all wait: who has it waits for nobody.
+        # All that can be before it comes before the turn, for which all others wait.
         await self._database.hold_lines(connection, lines)
+        if owed:
+            notice = Owed(sorted({EndpointName(one["endpoint"]) for one in owed}))
+            await self._database.tell(connection, written(notice))
         await self._database.take_turns(connection)
         await connection.execute(self._statements.add_events, rows)
         if not owed:
@@ -122,8 +125,6 @@ class Outbox:
         times = {"now": self._due_now(), "created": self._clock.now()}
         await connection.execute(self._statements.add_deliveries, {"owed": _json(owed), **times})
         await self._move_up(connection, lines)
-        notice = Owed(sorted({EndpointName(one["endpoint"]) for one in owed}))
-        await self._database.tell(connection, written(notice))
 
     def committed(self, new: Iterable[Event]) -> None:
         """Wake those who deliver, now that these events are in the store."""
