@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batchwatch import log
-from benchmarks import deliver, hints, idle, read, requests, web
+from benchmarks import budget, deliver, hints, idle, read, replicas, requests, sizes, web, write
 from benchmarks.progress import Progress
 
 if TYPE_CHECKING:
@@ -35,9 +35,13 @@ BENCHMARKS: Final = {
     "requests": requests.run,
     "read": read.run,
     "deliver": deliver.run,
+    "replicas": replicas.run,
+    "write": write.run,
+    "sizes": sizes.run,
     "hints": hints.run,
     "idle": idle.run,
     "web": web.run,
+    "budget": budget.run,
 }
 LIMIT: Final = 180.0  # seconds for one benchmark; one that hangs must not hang the others
 INTERRUPTED: Final = 130  # the exit code that shells know it by

@@ -15,16 +15,21 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from batchwatch.clock import Clock
-from batchwatch.deliver.dispatcher import Dispatcher
-from batchwatch.deliver.sender import Sender, new_session
+from batchwatch.deliver.sender import new_session
 from batchwatch.deliver.signing import key_of
-from batchwatch.deliver.webhook import Webhook
-from batchwatch.domain.batch import RUNNING, BatchId, EndpointName, Observation
-from batchwatch.domain.changes import Recorder
+from batchwatch.domain.batch import EndpointName
 from batchwatch.domain.routing import FOR_PROGRAMS, Router
-from batchwatch.metrics import Metrics
+from benchmarks.changes import commit, events_of
 from benchmarks.child import started
-from benchmarks.pipe import ENDPOINT, WATCH, open_store
+from benchmarks.pipe import (
+    CONCURRENCY,
+    ENDPOINT,
+    SECRET,
+    WATCH,
+    dispatcher_of,
+    open_store,
+    webhook_at,
+)
 from benchmarks.receiver import Arrivals
 from benchmarks.results import Column, Finding, Goal
 from benchmarks.rounds import compared, ratio, steps, take_turns
@@ -34,14 +39,12 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from batchwatch.deliver.endpoint import Endpoint
     from batchwatch.deliver.signing import Key
+    from batchwatch.deliver.webhook import Webhook
     from batchwatch.domain.delivery import Attempt, Claimed
     from batchwatch.domain.event import Event
-    from batchwatch.store import Store
     from benchmarks.progress import Progress
 
-CONCURRENCY: Final = 64
 COUNT: Final = 8_000  # notifications a turn, each of a batch of its own
 ROUNDS: Final = 5
 PAGE: Final = 500  # batches to a commit when a store is filled
@@ -52,7 +55,6 @@ QUICK_COUNT: Final = 1_000
 QUICK_ROUNDS: Final = 3
 QUICK_PACED: Final = 200
 SYNCS: Final = 50
-SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLjOt"  # noqa: S105  # guards nothing
 GOAL: Final = 0.7  # of bare, signed
 P50_GOAL, P99_GOAL = 1.0, 5.0  # ms
 
@@ -89,8 +91,8 @@ async def run(progress: Progress, *, quick: bool) -> list[Finding]:
     count, rounds = (QUICK_COUNT, QUICK_ROUNDS) if quick else (COUNT, ROUNDS)
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(started("benchmarks.receiver"))
-        receiver = _Receiver(url, await stack.enter_async_context(new_session()))
-        events = _events(range(count))
+        receiver = Hook(url, await stack.enter_async_context(new_session()))
+        events = events_of(range(count))
         contestants = {
             "batchwatch, signed": _batchwatch(receiver, count, keys=[key_of(SECRET)]),
             "bare": _bare(receiver, events),
@@ -163,7 +165,7 @@ async def run(progress: Progress, *, quick: bool) -> list[Finding]:
     ]
 
 
-class _Receiver:
+class Hook:
     """The receiver's process, as seen from here."""
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
@@ -200,37 +202,17 @@ class _Counted:
         return attempt
 
 
-def _dispatcher(store: Store, *endpoints: Endpoint) -> Dispatcher:
-    return Dispatcher(
-        store.outbox, endpoints, records=store.endpoints, clock=Clock(), metrics=Metrics()
-    )
-
-
-def _webhook(receiver: _Receiver, keys: Sequence[Key]) -> Webhook:
-    clock = Clock()
-    return Webhook(
-        name=ENDPOINT,
-        url=receiver.url,
-        sender=Sender(receiver.session, clock),
-        clock=clock,
-        schedule=[0.0],
-        timeout=15.0,
-        concurrency=CONCURRENCY,
-        keys=keys,
-    )
-
-
 def _batchwatch(
-    receiver: _Receiver, count: int, *, keys: Sequence[Key]
+    receiver: Hook, count: int, *, keys: Sequence[Key]
 ) -> Callable[[], Awaitable[float]]:
     async def run() -> float:
         with tempfile.TemporaryDirectory() as folder:
             async with open_store(Path(folder)) as store:
                 await store.watches.begin(WATCH, now=Clock().now())
                 for start in range(0, count, PAGE):
-                    await _commit(store, range(start, min(start + PAGE, count)))
-                endpoint = _Counted(_webhook(receiver, keys), count)
-                dispatcher = _dispatcher(store, endpoint)
+                    await commit(store, range(start, min(start + PAGE, count)))
+                endpoint = _Counted(webhook_at(receiver.url, receiver.session, keys), count)
+                dispatcher = dispatcher_of(store, endpoint)
                 begun = time.perf_counter()
                 running = asyncio.create_task(dispatcher.run())
                 await endpoint.all_sent.wait()
@@ -244,7 +226,7 @@ def _batchwatch(
     return run
 
 
-def _bare(receiver: _Receiver, events: Sequence[Event]) -> Callable[[], Awaitable[float]]:
+def _bare(receiver: Hook, events: Sequence[Event]) -> Callable[[], Awaitable[float]]:
     bodies = [(event.id, _body(event)) for event in events]
 
     async def post(waiting: Iterable[tuple[str, bytes]]) -> None:
@@ -267,7 +249,7 @@ def _bare(receiver: _Receiver, events: Sequence[Event]) -> Callable[[], Awaitabl
     return run
 
 
-async def _delays(receiver: _Receiver, count: int, *, dead: int = 0) -> list[float]:
+async def _delays(receiver: Hook, count: int, *, dead: int = 0) -> list[float]:
     """Seconds from commit to receipt of each of ``count`` events that come at a steady pace.
 
     Beside them, so many may wait for an endpoint that takes no connection,
@@ -280,18 +262,20 @@ async def _delays(receiver: _Receiver, count: int, *, dead: int = 0) -> list[flo
             await store.watches.begin(WATCH, now=Clock().now())
             first = WARM_UP + count
             for start in range(first, first + dead, PAGE):
-                await _commit(store, range(start, min(start + PAGE, first + dead)))
+                await commit(store, range(start, min(start + PAGE, first + dead)))
         async with open_store(Path(folder), Router(dict.fromkeys(names, FOR_PROGRAMS))) as store:
-            endpoint = _Counted(_webhook(receiver, [key_of(SECRET)]), WARM_UP + count)
-            broken = _webhook(receiver, [key_of(SECRET)])
+            endpoint = _Counted(
+                webhook_at(receiver.url, receiver.session, [key_of(SECRET)]), WARM_UP + count
+            )
+            broken = webhook_at(receiver.url, receiver.session, [key_of(SECRET)])
             broken = replace(broken, name=DEAD, url=NOBODY, schedule=[5.0, 30.0, 300.0])
             endpoints = [endpoint, broken] if dead else [endpoint]
-            dispatcher = _dispatcher(store, *endpoints)
+            dispatcher = dispatcher_of(store, *endpoints)
             running = asyncio.create_task(dispatcher.run())
             begun = time.monotonic()
             for number in range(WARM_UP + count):
                 await asyncio.sleep(begun + number / PACE - time.monotonic())
-                [event] = await _commit(store, [number])
+                [event] = await commit(store, [number])
                 if number >= WARM_UP:
                     committed[event.id] = time.monotonic()
             await endpoint.all_sent.wait()
@@ -299,49 +283,6 @@ async def _delays(receiver: _Receiver, count: int, *, dead: int = 0) -> list[flo
             await running
     moments = (await receiver.arrivals()).moments
     return [moments[name] - moment for name, moment in committed.items()]
-
-
-async def _commit(store: Store, numbers: Iterable[int]) -> list[Event]:
-    """Have batches change as a pass does: with their transitions, events and deliveries."""
-    seen = [_observation(number) for number in numbers]
-    now = Clock().now()
-    changes = await store.batches.change(
-        WATCH,
-        [one.id for one in seen],
-        lambda known: _recorder().record(known, seen, now=now),
-    )
-    return _routed(changes.events)
-
-
-def _events(numbers: Iterable[int]) -> list[Event]:
-    """The events that :func:`_commit` makes."""
-    seen = [_observation(number) for number in numbers]
-    return _routed(_recorder().record({}, seen, now=Clock().now()).events)
-
-
-def _routed(events: Iterable[Event]) -> list[Event]:
-    """Without those that an endpoint gets on request only: the discovery of each batch."""
-    return [event for event in events if event.type == "batch.running"]
-
-
-def _recorder() -> Recorder:
-    return Recorder(WATCH, "https://llamacloud.test")
-
-
-def _observation(number: int) -> Observation:
-    now = Clock().now()
-    return Observation(
-        id=BatchId(f"bat-00000000-0000-4000-8000-{number:012}"),
-        status=RUNNING,
-        seen_at=now,
-        fingerprint=f"{RUNNING} {now}",
-        created_at=now,
-        updated_at=now,
-        project_id="prj-00000000-0000-4000-8000-000000000000",
-        source_directory_id=f"dir-00000000-0000-4000-8000-{number:012}",
-        job_type="parse_v2",
-        configuration_id="cfg-PARSE_AGENTIC",
-    )
 
 
 def _body(event: Event) -> bytes:

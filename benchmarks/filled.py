@@ -26,7 +26,6 @@ from batchwatch.store.schema import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     Row = dict[str, Any]
 
@@ -43,14 +42,13 @@ NEWEST: Final = "bat-0000000000"
 
 
 async def fill(
-    path: Path, *, count: int, now: datetime, tell: Callable[[int], None] = lambda _: None
-) -> str:
-    """Make a store of ``count`` batches and five events each at ``path``; its URL.
+    url: str, *, count: int, now: datetime, tell: Callable[[int], None] = lambda _: None
+) -> None:
+    """Make a store of ``count`` batches and five events each at ``url``.
 
     The newest are still active, one in twenty has failed, and of the
     deliveries one in two hundred is dead. ``tell`` is told how many there are.
     """
-    url = f"sqlite+aiosqlite:///{path}"
     database = await Database.open(url)
     dice = random.Random(7)
     begun = now - timedelta(days=90)
@@ -84,7 +82,6 @@ async def fill(
         await connection.execute(sa.insert(file_outcomes), [_file(one) for one in range(FILES)])
     await database.tidy()
     await database.close()
-    return url
 
 
 def _rows(

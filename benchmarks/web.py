@@ -20,6 +20,7 @@ from aiohttp.test_utils import unused_port
 from batchwatch.simulator import Simulator
 from benchmarks.daemon import PATIENCE, daemon, environment
 from benchmarks.filled import ENDPOINTS, NEWEST, TYPES, WATCHES, fill, the_moment
+from benchmarks.pipe import url_in
 from benchmarks.results import Column, Finding, Goal
 from benchmarks.rounds import ratio
 
@@ -128,7 +129,7 @@ async def _site(
 ) -> aiohttp.ClientSession:
     """A daemon with such a store, that looks at LlamaCloud once and then sends nothing."""
     (place / name).mkdir()
-    await fill(place / name / "batchwatch.db", count=count, now=the_moment())
+    await fill(url_in(place / name), count=count, now=the_moment())
     url = f"http://127.0.0.1:{unused_port()}"
     environ = environment(place, name, upstream) | {
         "BATCHWATCH_LISTEN": url.removeprefix("http://"),

@@ -67,18 +67,18 @@ class Batches:
         self.judgements = Judgements(database)
         pairs = database.pairs("seen")
         of_the_watch = batches.c.watch == sa.bindparam("watch")
+        as_known = sa.select(
+            (batches.c.fingerprint == pairs.c.value)
+            & (batches.c.misses == 0)  # else it is news that it is there
+            & batches.c.doubt.is_(None)  # else any word counts, for or against it
+        ).where(of_the_watch, batches.c.id == pairs.c.key)
+        # Looked up one by one: PostgreSQL would make a join of EXISTS, through all of the watch.
         self._news = sa.select(pairs.c.key).where(
-            ~sa.exists().where(
-                of_the_watch,
-                batches.c.id == pairs.c.key,
-                batches.c.fingerprint == pairs.c.value,
-                batches.c.misses == 0,  # else it is news that it is there
-                batches.c.doubt.is_(None),  # else any word counts, for or against it
-            )
+            sa.func.coalesce(as_known.scalar_subquery(), sa.false()) == sa.false()
         )
         # Lists of ids are always subqueries: joined, SQLite may choose to scan them for each batch.
         self._known = sa.select(batches).where(
-            of_the_watch, batches.c.id.in_(sa.select(database.values("ids").c.value))
+            of_the_watch, database.among(batches.c.id, sa.select(database.values("ids").c.value))
         )
         unseen = batches.c.id.not_in(sa.select(database.values("seen").c.value))
         self._unseen = sa.select(batches.c.id).where(of_the_watch, *_ACTIVE, unseen)

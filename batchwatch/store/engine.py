@@ -210,8 +210,7 @@ class Database:
         try:
             with self.timed("read"):
                 async with self._engine.connect() as connection:
-                    if self.is_shared:  # where a question would begin a transaction, and end it
-                        await connection.execution_options(isolation_level="AUTOCOMMIT")
+                    await self._begin_nothing(connection)
                     yield connection
         except self._failures as error:
             raise self._translated(error) from error
@@ -259,8 +258,7 @@ class Database:
         try:
             with self.timed("write"):
                 async with self._turn(self._hasty) as connection:
-                    if self.dialect != "sqlite":  # where each statement is one that nobody began
-                        await connection.execution_options(isolation_level="AUTOCOMMIT")
+                    await self._begin_nothing(connection)
                     yield connection
         except self._failures as error:
             raise self._translated(error) from error
@@ -326,6 +324,14 @@ class Database:
         if self.dialect != "sqlite":
             await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA)))
             await connection.execute(sa.text(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT}"))
+
+    async def _begin_nothing(self, connection: AsyncConnection) -> None:
+        """Let each statement be a transaction by itself: with SQLite it is, if nobody begins one.
+
+        For PostgreSQL that is two round trips less for a question.
+        """
+        if self.dialect != "sqlite":
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
 
     async def take_turns(self, connection: AsyncConnection) -> None:
         """Until the end of the transaction: whoever else writes events waits.
@@ -473,10 +479,16 @@ class Database:
         return insert(table)
 
     def begins(self, column: sa.ColumnElement[str], text: str) -> sa.ColumnElement[bool]:
-        """That ``column`` begins with ``text``, in a way that an index of it helps with."""
-        if self.dialect == "sqlite":  # whose LIKE knows no case, so that no index helps
-            return sa.and_(column >= text, column < text + chr(0x10FFFF))
-        return column.startswith(text, autoescape=True)
+        """That ``column`` begins with ``text``, in a way that an index of it helps with.
+
+        No index helps with LIKE: SQLite's knows no case, and PostgreSQL's
+        needs to know the text when it plans. PostgreSQL's texts may be in the
+        order of any language; these operators, and that index, go by bytes.
+        """
+        last = text + chr(0x10FFFF)
+        if self.dialect == "sqlite":
+            return sa.and_(column >= text, column < last)
+        return sa.and_(column.bool_op("~>=~")(text), column.bool_op("~<~")(last))
 
     def pairs(self, name: str) -> sa.TableValuedAlias:
         """The parameter ``name``, a JSON object, as rows of (key, value)."""
@@ -493,6 +505,16 @@ class Database:
             return sa.func.json_each(argument).table_valued("value", name=name)
         as_json = sa.cast(argument, sa.JSON)
         return sa.func.json_array_elements_text(as_json).table_valued("value", name=name)
+
+    def among(self, column: sa.ColumnElement[Any], some: sa.Select[Any]) -> sa.ColumnElement[bool]:
+        """That ``column`` is one of ``some`` few: these first, then the rows by its index.
+
+        PostgreSQL has no idea how many rows a function or a subquery gives,
+        and goes through a table for what it takes for many; an array is few.
+        """
+        if self.dialect == "sqlite":  # which joins nothing that is said so
+            return column.in_(some)
+        return column == sa.func.any(sa.func.array(some.scalar_subquery()))
 
     def rows(self, name: str, **columns: sa.types.TypeEngine[Any]) -> sa.FromClause:
         """The parameter ``name``, a JSON array of objects, as rows with these columns.

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy.sql.selectable import NamedFromClause
 
     from batchwatch.clock import Clock
     from batchwatch.domain.delivery import Settled
@@ -105,22 +106,25 @@ class Outbox:
         # What made them; their deliveries belong to its trace, be they sent after a restart.
         trace = self.traces.here(otherwise=new[0].type)
         rows = [_event_row(one, trace) for one in new]
-        await self._database.take_turns(connection)
-        await connection.execute(self._statements.add_events, rows)
         owed = [
             {"event_id": event.id, "endpoint": endpoint, "subject": event.subject}
             for event in new
             for endpoint in self._router.endpoints_for(event)
             if endpoint not in besides
         ]
+        lines = [{"endpoint": one["endpoint"], "subject": one["subject"]} for one in owed]
+        # All that can be before it comes before the turn, for which all others wait.
+        await self._database.hold_lines(connection, lines)
+        if owed:
+            notice = Owed(sorted({EndpointName(one["endpoint"]) for one in owed}))
+            await self._database.tell(connection, written(notice))
+        await self._database.take_turns(connection)
+        await connection.execute(self._statements.add_events, rows)
         if not owed:
             return
         times = {"now": self._due_now(), "created": self._clock.now()}
         await connection.execute(self._statements.add_deliveries, {"owed": _json(owed), **times})
-        lines = [{"endpoint": one["endpoint"], "subject": one["subject"]} for one in owed]
         await self._move_up(connection, lines)
-        notice = Owed(sorted({EndpointName(one["endpoint"]) for one in owed}))
-        await self._database.tell(connection, written(notice))
 
     def committed(self, new: Iterable[Event]) -> None:
         """Wake those who deliver, now that these events are in the store."""
@@ -351,10 +355,12 @@ class Outbox:
         await connection.execute(self._statements.step_back, {"lines": _json(lines)})
 
     async def _move_up(self, connection: AsyncConnection, lines: Sequence[dict[str, str]]) -> int:
-        """Let the heads of ``lines`` go, if nothing of their lines is under way; how many."""
+        """Let the heads of ``lines`` go, if nothing of these is under way; how many.
+
+        The lines are held; see `Database.hold_lines`.
+        """
         if not lines:
             return 0
-        await self._database.hold_lines(connection, lines)
         parameters = {"lines": _json(lines), "now": self._due_now()}
         return (await connection.execute(self._statements.move_up, parameters)).rowcount
 
@@ -387,53 +393,31 @@ class _Statements:
             .on_conflict_do_nothing()
         )
 
+        # Each line's row is looked up by a subquery of its own, never joined: by statistics of a
+        # quiet hour PostgreSQL believes that nothing is open, and goes through all that is.
         lines = database.rows("lines", endpoint=sa.Text(), subject=sa.Text())
         ahead, busy = deliveries.alias("ahead"), deliveries.alias("busy")
-        head = (
-            sa.select(sa.func.min(ahead.c.id))
-            .where(
-                ahead.c.endpoint == lines.c.endpoint,
-                ahead.c.subject == lines.c.subject,
-                sa.text(f"ahead.{OPEN}"),
-            )
-            .scalar_subquery()
-        )
+        head = _first(ahead, lines).scalar_subquery()
+        under_way = _first(busy, deliveries).where(busy.c.state != State.WAITING.value)
         self.move_up = (
             sa.update(deliveries)
             .where(
-                deliveries.c.id.in_(sa.select(head).select_from(lines)),
-                deliveries.c.state == State.WAITING.value,
-                # One that is replayed may stand before one that is under way.
-                ~sa.exists().where(
-                    busy.c.endpoint == deliveries.c.endpoint,
-                    busy.c.subject == deliveries.c.subject,
-                    sa.text(f"busy.{OPEN}"),
-                    busy.c.state != State.WAITING.value,
-                ),
+                database.among(deliveries.c.id, sa.select(head).select_from(lines)),
+                # Nor the head itself. One that is replayed may stand before one that is under way.
+                under_way.scalar_subquery().is_(None),
             )
             .values(state=State.PENDING.value, due_at=now)
         )
 
         standing, older = deliveries.alias("standing"), deliveries.alias("older")
+        let_go = _first(standing, lines).where(standing.c.state == State.PENDING.value)
         self.step_back = (
             sa.update(deliveries)
             .where(
-                deliveries.c.id.in_(
-                    sa.select(standing.c.id).join_from(
-                        lines,
-                        standing,
-                        (standing.c.endpoint == lines.c.endpoint)
-                        & (standing.c.subject == lines.c.subject)
-                        & sa.text(f"standing.{OPEN}")
-                        & (standing.c.state == State.PENDING.value),
-                    )
+                database.among(
+                    deliveries.c.id, sa.select(let_go.scalar_subquery()).select_from(lines)
                 ),
-                sa.exists().where(
-                    older.c.endpoint == deliveries.c.endpoint,
-                    older.c.subject == deliveries.c.subject,
-                    sa.text(f"older.{OPEN}"),
-                    older.c.id < deliveries.c.id,
-                ),
+                _first(older, deliveries).scalar_subquery() < deliveries.c.id,
             )
             .values(state=State.WAITING.value)
         )
@@ -453,7 +437,7 @@ class _Statements:
         of_its_event = events.c.seq == deliveries.c.event_seq
         self.claim = (
             sa.update(deliveries)
-            .where(deliveries.c.id.in_(due))
+            .where(database.among(deliveries.c.id, due))
             .values(
                 state=State.IN_FLIGHT.value,
                 leased_until=sa.bindparam("until", type_=deliveries.c.leased_until.type),
@@ -479,9 +463,8 @@ class _Statements:
             )
         )
 
-        among_ids = deliveries.c.id.in_(
-            sa.select(sa.cast(database.values("ids").c.value, deliveries.c.id.type))
-        )
+        held = sa.select(sa.cast(database.values("ids").c.value, deliveries.c.id.type))
+        among_ids = database.among(deliveries.c.id, held)
         pending = {"state": State.PENDING.value, "leased_until": None}
         self.take_back = (
             sa.update(deliveries)
@@ -489,7 +472,6 @@ class _Statements:
             .values(pending)
             .returning(deliveries.c.id)
         )
-        held = sa.select(sa.cast(database.values("ids").c.value, deliveries.c.id.type))
         # A result, or a change of mind, that comes late must not undo what another has claimed.
         ours = deliveries.c.holder.is_not_distinct_from(sa.bindparam("replica", type_=sa.Text))
         lost = deliveries.c.leased_until < now
@@ -543,7 +525,9 @@ class _Statements:
             sa.update(deliveries)
             .where(
                 deliveries.c.id == states.c.id,
-                deliveries.c.state == State.IN_FLIGHT.value,
+                # Said so that it is found by the key: the indices of what is in flight are full of
+                # what was.
+                deliveries.c.state + "" == State.IN_FLIGHT.value,
                 ours,
             )
             .values(
@@ -574,6 +558,15 @@ class _Statements:
             .from_select(list(columns), sa.select(*tries.c).where(sa.true()))
             .on_conflict_do_nothing()
         )
+
+
+def _first(one: NamedFromClause, line: sa.FromClause) -> sa.Select[tuple[int]]:
+    """The first that is open in a line; its index begins with it."""
+    return sa.select(sa.func.min(one.c.id)).where(
+        one.c.endpoint == line.c.endpoint,
+        one.c.subject == line.c.subject,
+        sa.text(f"{one.name}.{OPEN}"),
+    )
 
 
 def _event_row(event: Event, trace: str | None) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Outcomes:
             sa.select(file_outcomes)
             .where(
                 table.watch == sa.bindparam("watch"),
-                table.batch_id.in_(sa.select(database.values("ids").c.value)),
+                database.among(table.batch_id, sa.select(database.values("ids").c.value)),
             )
             .order_by(table.batch_id, table.position)
         )
@@ -97,7 +97,9 @@ class FileNames:
         self._database = database
         self._known = sa.select(file_names.c.source_directory_file_id, file_names.c.name).where(
             file_names.c.watch == sa.bindparam("watch"),
-            file_names.c.source_directory_file_id.in_(sa.select(database.values("ids").c.value)),
+            database.among(
+                file_names.c.source_directory_file_id, sa.select(database.values("ids").c.value)
+            ),
         )
 
     async def known(self, watch: WatchName, ids: Collection[str]) -> dict[str, str]:

@@ -151,7 +151,7 @@ class Views:
     async def named(self, beginning: str, *, limit: int = 11) -> list[str]:
         """The ids that begin so, with or without the ``bat-`` before it; an exact one is first."""
         beginnings = [
-            batches.c.id.startswith(one, autoescape=True) for one in (beginning, f"bat-{beginning}")
+            self._database.begins(batches.c.id, one) for one in (beginning, f"bat-{beginning}")
         ]
         # Grouped, and not DISTINCT: PostgreSQL orders that by nothing but what is selected.
         query = sa.select(batches.c.id).where(sa.or_(*beginnings)).group_by(batches.c.id)
@@ -160,7 +160,8 @@ class Views:
 
     async def standings(self, ids: Collection[str]) -> list[Standing]:
         """Where each of these batches stands; those that are not known are left out."""
-        among = sa.select(self._database.values("ids").c.value)
+        values = sa.select(self._database.values("ids").c.value)
+        among = self._database.among(batches.c.id, values)
         given = {"ids": msgspec.json.encode(list(ids)).decode()}
         files = file_outcomes.c
         kinds = (
@@ -172,14 +173,12 @@ class Views:
             sa.case((files.error_message.is_(None), None), else_="").label("error_message"),
         )
         async with self._database.read() as connection:
-            known = await connection.execute(
-                sa.select(batches).where(batches.c.id.in_(among)), given
-            )
+            known = await connection.execute(sa.select(batches).where(among), given)
             counted = await connection.execute(
                 sa.select(*kinds, sa.func.count().label("alike"))
                 # By way of their batches: an id alone is no beginning of the files' key.
                 .join(batches, (batches.c.watch == files.watch) & (batches.c.id == files.batch_id))
-                .where(batches.c.id.in_(among))
+                .where(among)
                 .group_by(*kinds),
                 given,
             )

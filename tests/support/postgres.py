@@ -80,14 +80,17 @@ def a_server() -> Iterator[str]:
         _spare.pop(wheel.url, None)
 
 
-async def a_database(server: str, *, made: bool = False) -> AsyncIterator[str]:
+async def a_database(
+    server: str, *, made: bool = False, like: str | None = None
+) -> AsyncIterator[str]:
     """The URL of a new database, which is dropped at the end.
 
     One whose tables are ``made`` already is emptied and used again: to make
-    one takes a hundred times as long.
+    one takes a hundred times as long. Or it is a copy of the one at the URL
+    ``like``, to which nobody is connected.
     """
     if not made:
-        name = await _create(server)
+        name = await _create(server, like=like)
         yield _url_of(server, name)
         await _drop(server, name)
         return
@@ -115,10 +118,11 @@ async def let_time_pass(url: str) -> None:
         await connection.execute("UPDATE replicas SET seen_at = 0")
 
 
-async def _create(server: str) -> str:
+async def _create(server: str, *, like: str | None = None) -> str:
     name = f"batchwatch_{uuid.uuid4().hex[:12]}"
+    template = "template0" if like is None else sa.make_url(like).database
     async with _connected(server) as connection:
-        await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     return name
 
 
