@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 BATCHES = 150
 LIFE = (PENDING, RUNNING, COMPLETED)
-KILLS = 8
+KILLS = 5
 
 
 async def fill(url: str) -> list[str]:
