@@ -300,9 +300,9 @@ async def test_what_is_due_further_away_than_any_pause_is_due(store: Store) -> N
 async def test_names_are_kept_as_they_first_came(store: Store) -> None:
     """Each watch has its own; what is not known is left out."""
     names = FileNames(store.database)
-    await names.add(WATCH, {"dfl-1": "a.pdf"})
-    await names.add(WATCH, {"dfl-1": "b.pdf", "dfl-2": "c.pdf"})
-    await names.add(WATCH, {})
+    await names.add(WATCH, {"dfl-1": "a.pdf"}, now=at(0))
+    await names.add(WATCH, {"dfl-1": "b.pdf", "dfl-2": "c.pdf"}, now=at(0))
+    await names.add(WATCH, {}, now=at(0))
 
     assert {"dfl-1": "a.pdf", "dfl-2": "c.pdf"} == await names.known(WATCH, ["dfl-1", "dfl-2", "x"])
     assert {} == await names.known(WatchName("other"), ["dfl-1"])
