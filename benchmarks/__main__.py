@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batchwatch import log
-from benchmarks import deliver, hints, idle, read, requests, web
+from benchmarks import deliver, hints, idle, read, requests, soak, web
 from benchmarks.progress import Progress
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ BENCHMARKS: Final = {
     "hints": hints.run,
     "idle": idle.run,
     "web": web.run,
+    "soak": soak.run,
 }
 LIMIT: Final = 180.0  # seconds for one benchmark; one that hangs must not hang the others
 INTERRUPTED: Final = 130  # the exit code that shells know it by

@@ -124,7 +124,7 @@ async def test_whatever_upstream_sends_is_kept_as_far_as_it_can_be_read(store: S
     await store.batches.change(
         watch, ids, lambda known: Recorder(watch, BASE_URL).record(known, seen, now=at(0))
     )
-    await store.names.add(watch, named)
+    await store.names.add(watch, named, now=at(0))
 
     readable = PLAIN.keys() - {"id", "status"}
     assert {f"{field} {name}" for field in readable for name in ODD} < set(ids)

@@ -29,11 +29,10 @@ from batchwatch.store.schema import (
     events,
     file_names,
     file_outcomes,
-    metadata,
     transitions,
     watches,
 )
-from tests.store.conftest import HOOK, Store
+from tests.store.conftest import HOOK, Store, empty
 from tests.support.builders import BASE_URL, WATCH, a_look, a_sighting, at
 from tests.support.postgres import a_database
 
@@ -150,7 +149,7 @@ async def test_what_is_sent_again_is_owed_again(store: Store) -> None:
 
 async def test_whoever_is_about_to_have_it_sent_again_is_not_waited_for(postgres: str) -> None:
     """Nor is the delivery taken from under their hands: the batch goes another time, or stays."""
-    async for url in a_database(postgres):
+    async for url in a_database(postgres, made=True):
         store, other = await an_old_story(url), await Database.open(url)
         async with other.write() as connection:
             await connection.execute(sa.select(deliveries.c.id).limit(1).with_for_update())
@@ -163,7 +162,7 @@ async def test_whoever_is_about_to_have_it_sent_again_is_not_waited_for(postgres
 
 async def test_one_replica_removes_at_a_time(postgres: str) -> None:
     """The other leaves it to that one, and does not wait."""
-    async for url in a_database(postgres):
+    async for url in a_database(postgres, made=True):
         store, other = await an_old_story(url), await Database.open(url)
         async with other.write() as connection:
             assert await other.is_alone(connection)
@@ -453,9 +452,8 @@ class History:
 
     async def write(self, database: Database) -> None:
         """In place of all that is there."""
+        await empty(database)
         async with database.write() as connection:
-            for table in reversed(metadata.sorted_tables):
-                await connection.execute(sa.delete(table))
             for table, some in self.rows.items():
                 if some:
                     await connection.execute(sa.insert(table), some)
@@ -472,13 +470,13 @@ class History:
     at_once=st.integers(1, 4) | st.just(500),
 )
 def test_whatever_the_history_what_must_stay_stays_and_all_else_goes(
-    store_url: str, found: list[Row], more: list[Row], at_once: int
+    made_url: str, found: list[Row], more: list[Row], at_once: int
 ) -> None:
     """Whole: no row without what it belongs to, and none of a story that stays is missing."""
     history = History(found, more)
 
     async def left() -> Mapping[str, list[Row]]:
-        database = await Database.open(store_url)
+        database = await Database.open(made_url)
         try:
             await history.write(database)
             async for _ in Retention(database).remove(now=at(NOW), older_than=KEPT):
