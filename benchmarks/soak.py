@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 DAYS: Final = 30
 KEPT: Final = 5  # days
-BATCHES: Final = 400  # a day
+BATCHES: Final = 300  # a day
 QUICK_BATCHES: Final = 100
 FILES: Final = 5  # of each batch
 A_DAY: Final = 4  # looks
