@@ -9,6 +9,7 @@ import secrets
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -180,6 +181,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
                 dispatcher=dispatcher,
                 endpoints=settings.endpoints,
                 watches=settings.watches,
+                retention=timedelta(seconds=settings.retention),
                 more=[
                     (BEAT, pulse.beat),
                     (TICK, heartbeat.beat),

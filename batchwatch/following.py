@@ -35,6 +35,10 @@ class Unfollowable(Exception):
     """The feed cannot be followed, and trying again would not help; says what to do."""
 
 
+class Removed(Unfollowable):
+    """What came after the place that was asked for is no longer kept."""
+
+
 @dataclass(slots=True)
 class Messages:
     """Reads server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html."""
@@ -117,7 +121,7 @@ class Daemon:
                 await self._clock.sleep(PAUSES[min(failures, len(PAUSES)) - 1])
 
     async def place_of(self, moment: datetime) -> int:
-        """The place after which events are no older than ``moment``.
+        """The place after which events are no older than ``moment``, and all of them are kept.
 
         Found by halves: the order of events is nearly that of their times.
         """
@@ -126,7 +130,11 @@ class Daemon:
                 low, high = 0, await self._last(session)
                 while low < high:
                     middle = (low + high) // 2
-                    found = await self._events(session, {"after": str(middle), "limit": "1"})
+                    try:
+                        found = await self._events(session, {"after": str(middle), "limit": "1"})
+                    except Removed:  # then nobody can go on from there
+                        low = middle + 1
+                        continue
                     if found and _moment(found[0]) < moment:
                         low = max(middle + 1, found[0]["seq"])
                     else:
@@ -159,6 +167,8 @@ class Daemon:
         async with session.get(f"{self.url}/api/v1{path}", allow_redirects=False, **more) as answer:
             if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise aiohttp.ServerDisconnectedError(f"it answered {answer.status}")
+            if answer.status == HTTPStatus.GONE:
+                raise Removed(await self._refusal(answer))
             if answer.status != HTTPStatus.OK:
                 raise Unfollowable(await self._refusal(answer))
             yield answer

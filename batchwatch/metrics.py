@@ -149,6 +149,9 @@ class Metrics:
             "kind",
             buckets=_MOMENTS,
         )
+        self.removed = counter(
+            "removed_rows_total", "Rows that were older than the retention, by table.", "table"
+        )
         self.loop_lag = histogram(
             "event_loop_lag_seconds",
             "How late the event loop was each second with what it had to do.",

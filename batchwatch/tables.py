@@ -213,11 +213,15 @@ def proof_lines(row: dict[str, Any]) -> list[tuple[str, str]]:
     row = printable(row)
     if row["began"] is None:
         return [("wrong", "it has never been watched; batchwatch run begins")]
-    start = _moment(max(row["since"], row["began"]))
+    kept_from = row["kept_from"]
+    start = _moment(max(row["since"], row["began"], kept_from or row["began"]))
     lines = []
     if row["began"] > row["since"]:
         why = "what it is asked for was changed then" if row["rescoped"] else "it began then"
         lines.append(("ok", f"watched since {_moment(row['began'])}: {why}"))
+    if kept_from:
+        until = _moment(kept_from)
+        lines.append(("wrong", f"what was before {until} is removed; see BATCHWATCH_RETENTION"))
     lines += [("ok" if one["closed_at"] else "wrong", _gap(one)) for one in row["gaps"]]
     passes = f"({row['passes']:,} passes in all, times in UTC)"
     if not row["gaps"]:

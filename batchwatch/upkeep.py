@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +13,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from batchwatch.domain.hint import KEPT
 from batchwatch.log import get_logger
 from batchwatch.store import StoreError
+from batchwatch.store.retention import Retention
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -25,6 +28,7 @@ log = get_logger()
 SOON: Final = 15.0  # seconds from the start to the first run of what others have us do
 CLOCK_CHECK: Final = 5.0  # seconds
 CLOCK_JUMP: Final = 1.5  # seconds; less is the drift that NTP mends
+APART: Final = 0.1  # seconds between two steps that remove what is old
 _OWED: Final = ("waiting", "pending", "in_flight", "dead")
 
 
@@ -38,11 +42,14 @@ class Upkeep:
         dispatcher: Dispatcher,
         endpoints: Collection[str],
         watches: Collection[str],
+        retention: timedelta,
         more: Sequence[tuple[float, Job]] = (),
     ) -> None:
         """``more`` are others' jobs: how many seconds apart, and what to do."""
         self._database = store.database
         self._hints = store.hints
+        self._retention = Retention(store.database)
+        self._kept = retention
         self._views = store.views
         self._dispatcher = dispatcher
         self._endpoints = endpoints
@@ -68,6 +75,7 @@ class Upkeep:
             (15, self.count, at_once),
             (5 if self._database.is_shared else 30, self.release, at_once),
             (3600, self.remind, at_once),
+            (3600, self.trim, soon),
             (3600, self.tidy, {}),
             *((seconds, job, soon) for seconds, job in self._more),
         ):
@@ -137,6 +145,21 @@ class Upkeep:
         for watch, count in (await self._views.active()).items():
             if watch not in self._watches:
                 log.warning("watch.missing", watch=watch, active_batches=count)
+
+    async def trim(self) -> None:
+        """Remove what is older than it is kept, in small steps."""
+        all_of_it: Counter[str] = Counter()
+        steps = self._retention.remove(now=self._clock.now(), older_than=self._kept)
+        try:
+            async with aclosing(steps):
+                async for removed in steps:
+                    for table, rows in removed.items():
+                        self._metrics.removed.labels(table).inc(rows)
+                        all_of_it[table] += rows
+                    await self._clock.sleep(APART)
+        finally:
+            if all_of_it:
+                log.info("rows.removed", **all_of_it)
 
     async def tidy(self) -> None:
         """Forget old hints; let the database refresh its statistics and shorten its log."""

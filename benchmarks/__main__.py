@@ -21,7 +21,19 @@ from rich.table import Table
 from rich.text import Text
 
 from batchwatch import log
-from benchmarks import budget, deliver, hints, idle, read, replicas, requests, sizes, web, write
+from benchmarks import (
+    budget,
+    deliver,
+    hints,
+    idle,
+    read,
+    replicas,
+    requests,
+    sizes,
+    soak,
+    web,
+    write,
+)
 from benchmarks.progress import Progress
 
 if TYPE_CHECKING:
@@ -42,6 +54,7 @@ BENCHMARKS: Final = {
     "idle": idle.run,
     "web": web.run,
     "budget": budget.run,
+    "soak": soak.run,
 }
 LIMIT: Final = 180.0  # seconds for one benchmark; one that hangs must not hang the others
 INTERRUPTED: Final = 130  # the exit code that shells know it by

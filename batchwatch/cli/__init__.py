@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from batchwatch import __version__
-from batchwatch.cli import daemon, hints, move, proof, receivers, store, tail, wait
+from batchwatch.cli import backup, daemon, hints, move, proof, receivers, store, tail, wait
 from batchwatch.cli.terminal import Json, print_json
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {  # as --help lists them
     "endpoints": store.endpoints,
     "enable": store.enable,
     "disable": store.disable,
+    "backup": backup.backup,
     "migrate": move.migrate,
     "copy": move.copy,
     "version": version,

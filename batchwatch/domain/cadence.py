@@ -29,6 +29,7 @@ MISSED_TO_VANISH: Final = timedelta(minutes=10)  # and for so long: longer than 
 VANISHED_AGAIN: Final = (timedelta(minutes=10), timedelta(hours=1))
 VANISHED_LATELY: Final = timedelta(hours=3)
 VANISHED_FOR_GOOD: Final = timedelta(days=7)  # after that, only a listing can bring it back
+LONG_OVER: Final = timedelta(days=1)  # since the end of a batch that no window can have missed
 REFUSALS_TO_ALARM: Final = 3  # in a row; they do not mend themselves
 FAILING_TO_ALARM: Final = timedelta(minutes=2)  # for what may pass by itself
 SILENCE_TO_ALARM: Final = 150.0  # seconds without a whole pass, or ten intervals

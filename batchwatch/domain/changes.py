@@ -17,6 +17,7 @@ from batchwatch.domain.batch import (
 )
 from batchwatch.domain.cadence import (
     BACKLOG_MARGIN,
+    LONG_OVER,
     MISSED_TO_VANISH,
     MISSES_TO_VANISH,
     RESULTS_ASKS,
@@ -71,12 +72,18 @@ class Recorder:
     watched. They are recorded as the baseline and nobody hears of them. For
     those without an ``updated_at`` that is only known of the first listing
     ever (``first_listing``): later they may have ended since.
+
+    A batch that nobody knows and that has long ended, created before
+    ``window_start``, is none to be told: it was known once and has been
+    removed since (`store.retention`), or ended before anybody watched. A
+    listing that is not of the window, or ignores what it was asked, may show it.
     """
 
     watch: WatchName
     base_url: str
     backlog_before: datetime | None = None
     first_listing: bool = False
+    window_start: datetime | None = None  # None: there may be others to be told
     file_names: bool = False  # whether they are asked for before a batch is settled
     expectation_of: Callable[[Batch], Expectation | None] = field(default=lambda _: None)
     steady_since: datetime | None = None  # since when our clock is known to go steadily
@@ -92,6 +99,8 @@ class Recorder:
         changes = Changes()
         for observation in seen:
             before = changes.batches.get(observation.id) or known.get(observation.id)
+            if before is None and self._is_bygone(observation, now):
+                continue
             verdict = reconcile(
                 before, observation, watch=self.watch, steady_since=self.steady_since
             )
@@ -193,6 +202,12 @@ class Recorder:
         if batch.status.is_terminal:
             return replace(batch, results=Results.AWAITED, results_due_at=now)
         return self._tell(batch, type_of(batch.status), changes, occurred_at=batch.changed_at)
+
+    def _is_bygone(self, seen: Observation, now: datetime) -> bool:
+        if self.window_start is None or not seen.status.is_terminal or seen.created_at is None:
+            return False
+        ended_by = seen.updated_at or seen.created_at
+        return seen.created_at < self.window_start and ended_by < now - LONG_OVER
 
     def _is_backlog(self, batch: Batch) -> bool:
         if self.backlog_before is None:

@@ -158,6 +158,7 @@ class State(StrEnum):
     """How a piece of time was watched."""
 
     BEFORE = "before"  # the watch, as it is asked for now, had not begun
+    REMOVED = "removed"  # it is so long ago that it is no longer known
     WATCHED = "watched"
     CLOSED = "closed"  # nobody looked at the time, and what was created in it was listed later
     OPEN = "open"  # batches of it may be unknown
@@ -181,6 +182,7 @@ class Ledger:
     started_at: datetime
     windows: Sequence[Window]
     gaps: Sequence[Gap]
+    kept_from: datetime | None = None  # what was before is removed; None: all is there
 
 
 def proof(
@@ -193,7 +195,8 @@ def proof(
     """
     last = max((one.end for one in ledger.windows), default=ledger.started_at)
     is_late = (now - last).total_seconds() > allowed
-    moments = {since, now, ledger.started_at, last}
+    kept_from = ledger.kept_from or ledger.started_at
+    moments = {since, now, ledger.started_at, kept_from, last}
     moments.update(moment for one in ledger.windows for moment in (one.start, one.end))
     moments.update(moment for one in ledger.gaps for moment in (one.start, one.end))
     bounds = sorted(one for one in moments if since <= one <= now)
@@ -202,6 +205,8 @@ def proof(
         state, gap = State.WATCHED, _gravest(ledger.gaps, start, end)
         if end <= ledger.started_at:
             state, gap = State.BEFORE, None
+        elif end <= kept_from:
+            state, gap = State.REMOVED, None
         elif start >= last:
             tail = replace(present, start=last, end=now)
             state, gap = (State.OPEN, tail) if is_late else (State.DUE, None)

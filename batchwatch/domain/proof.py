@@ -41,12 +41,14 @@ def proof_of(  # noqa: PLR0913  # all that it follows from
         present = Gap(now, now, Kind.FAILING, trouble)
     pieces = proof(ledger, since=since, now=now, allowed=allowed, present=present)
     gaps = [one for one in pieces if one.state in (State.CLOSED, State.OPEN)]
+    removed = max((one.end for one in pieces if one.state is State.REMOVED), default=None)
     return {
         "watch": watch,
-        "proven": all(one.state is not State.OPEN for one in gaps),
+        "proven": removed is None and all(one.state is not State.OPEN for one in gaps),
         "since": since,
         "until": now,
         "began": ledger.started_at,
+        "kept_from": removed,
         "rescoped": any(one.end < ledger.started_at for one in ledger.windows),
         "covered_to": max((one.end for one in ledger.windows), default=None),
         "passes": sum(one.passes for one in ledger.windows if one.end >= since),

@@ -26,12 +26,14 @@ from batchwatch.settings.kinds import Choice, Duration, Flag, Location
 from batchwatch.settings.names import Origin
 from batchwatch.settings.parts import (
     HINT_SECRETS,
+    KEPT,
     LLAMA_CLOUD,
     LOOKBACK,
     NAME,
     NETWORKS,
     PATH_PREFIX,
     POLL_INTERVAL,
+    RETENTION,
     SETTLE_DEADLINE,
     STUCK_AFTER,
     TOKEN,
@@ -180,6 +182,11 @@ class Settings(BaseSettings):
     database_url: Annotated[DatabaseUrl, Database()] = Field(
         default_factory=lambda data: _database_in(data["data_dir"]),
         description="Where the store is, if not in the data folder.",
+    )
+    retention: Annotated[float, RETENTION] = Field(
+        default=KEPT,
+        description="How long batches are kept after their end, with their events and deliveries; "
+        "what is still active or owed stays. A day longer than each lookback at least.",
     )
     listen: Annotated[Address, Listen()] = Field(
         default=Address("127.0.0.1", 8080),

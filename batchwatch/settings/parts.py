@@ -37,6 +37,8 @@ _NAMES = ListOf(
 UPSTREAM_KEY = Key(fix="Copy the key again from LlamaCloud's page of API keys.")
 POLL_INTERVAL = Duration("100ms", "1d")
 LOOKBACK = Duration("1s", "365d")
+RETENTION = Duration("2d", "3650d")
+KEPT = 90 * 86400.0  # seconds, unless it is set
 SETTLE_DEADLINE = Duration("1m", "30d")
 HINT_SECRETS = Keys(Key(minimum=16, fix="Make one with: openssl rand -hex 32"), least=0, most=10)
 STUCK_AFTER = Duration("1s", "365d")

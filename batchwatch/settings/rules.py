@@ -8,12 +8,14 @@ pass over what another check refuses anyway.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pydantic import SecretStr
 
+from batchwatch.settings.durations import format_duration
 from batchwatch.settings.kinds import Flag, split_list
 from batchwatch.settings.names import key, variable
+from batchwatch.settings.parts import KEPT, LOOKBACK, RETENTION
 from batchwatch.settings.problems import Invalid, Problem, nearest, shown
 from batchwatch.settings.urls import Listen, SecretUrl
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 Given = Mapping[str, object]
 
+A_DAY: Final = 86400.0  # seconds
 _SHORTCUTS = {"webhook": "webhook_url", "slack": "slack_webhook_url"}
 
 
@@ -33,6 +36,7 @@ def contradictions(given: Given) -> Iterator[Problem]:
     yield from _open_door(given)
     yield from _one_token_for_two(given)
     yield from _unknown_names(given)
+    yield from _forgotten_too_soon(given)
     for name, endpoint in _map(given.get("endpoints")).items():
         yield from _two_logins(str(name), _map(endpoint))
         yield from _lone_key(str(name), _map(endpoint))
@@ -155,6 +159,33 @@ def _unknown_names(given: Given) -> Iterator[Problem]:
                         fix=f"Did you mean {near}?" if near else f"See {key((what,))}.",
                         path=path,
                     )
+
+
+def _forgotten_too_soon(given: Given) -> Iterator[Problem]:
+    """What was removed must not be listed again: a watch that begins anew would tell it anew."""
+    try:
+        retention = RETENTION.parse(given.get("retention", KEPT))
+    except Invalid:
+        return  # which its own check tells
+    places: dict[Path, object] = {
+        ("watches", str(name), "lookback"): _map(watch).get("lookback")
+        for name, watch in _map(given.get("watches")).items()
+    }
+    for path, raw in ({("lookback",): given.get("lookback")} | places).items():
+        try:
+            lookback = 0.0 if raw is None else LOOKBACK.parse(raw)
+        except Invalid:
+            continue
+        if retention < lookback + A_DAY:
+            least = format_duration(lookback + A_DAY)
+            yield Problem(
+                variable(("retention",)),
+                given=f"{format_duration(retention)}, and {variable(path)} is "
+                f"{format_duration(lookback)}",
+                expected="a day more than each lookback at least",
+                fix=f"Keep for {least} or longer, or look back less far.",
+                path=("retention",),
+            )
 
 
 def _two_logins(name: str, given: Mapping[object, object]) -> Iterator[Problem]:

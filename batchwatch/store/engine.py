@@ -55,6 +55,7 @@ _SCHEMA: Final = 0x62617464  # and of whoever changes the tables
 _NOTICE: Final = 7_999  # bytes that a notification may have
 _LOCK_TIMEOUT: Final = 1_000  # ms to wait for a table that is to be changed
 _LONG: Final = 86_400.0  # seconds that an index may take
+_REMOVAL: Final = 0x62617465  # and of whoever removes what is old
 _BUSY_TIMEOUT: Final = 5_000  # ms to wait for another process, such as a backup
 
 _PRAGMAS: Final = (
@@ -361,6 +362,12 @@ class Database:
             sa.select(sa.func.count()).select_from(sa.select(lock).subquery()),
             {"keys": msgspec.json.encode(keys).decode()},
         )
+
+    async def is_alone(self, connection: AsyncConnection) -> bool:
+        """Until the end of the transaction: whether nobody else removes what is old."""
+        if self.dialect == "sqlite":
+            return True
+        return bool(await connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(_REMOVAL))))
 
     async def tell(self, connection: AsyncConnection, *texts: str) -> None:
         """With the commit: let all replicas hear these; see `notices`.

@@ -6,6 +6,7 @@ StoreError
 ├── StoreFull        no room on the disk, or it became read-only; nothing was written
 ├── StoreBusy        another process held the database for too long; try again
 ├── StoreUnreachable the database server does not answer, or stops or starts; try again
+├── BackupRefused    a backup cannot have this name: it is taken, or no place for a file
 ├── LeaseLost        another replica may poll the watch now; what was seen is seen again by it
 ├── SchemaTooOld     for a reader; the daemon brings it up to date when it starts
 ├── SchemaTooNew     a newer batchwatch has been here
@@ -39,6 +40,10 @@ class StoreBusy(StoreError):
 
 class StoreUnreachable(StoreError):
     """The database server is not there, at present."""
+
+
+class BackupRefused(StoreError):
+    """A backup cannot be written under this name."""
 
 
 class LeaseLost(StoreError):

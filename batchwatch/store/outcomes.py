@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import sqlalchemy as sa
@@ -14,12 +15,15 @@ from batchwatch.store.schema import file_names, file_outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from batchwatch.domain.batch import WatchName
     from batchwatch.domain.changes import Changes
     from batchwatch.store.engine import Database
+
+NOTED_EVERY: Final = timedelta(days=1)  # that a name is needed
 
 
 class Outcomes:
@@ -101,6 +105,31 @@ class FileNames:
                 file_names.c.source_directory_file_id, sa.select(database.values("ids").c.value)
             ),
         )
+        self._note = (
+            sa.update(file_names)
+            .where(
+                file_names.c.watch == sa.bindparam("of_watch"),
+                file_names.c.source_directory_file_id.in_(
+                    sa.select(database.values("ids").c.value)
+                ),
+                file_names.c.needed_at.is_(None)
+                | (
+                    file_names.c.needed_at
+                    < sa.bindparam("lately", type_=file_names.c.needed_at.type)
+                ),
+            )
+            .values(needed_at=sa.bindparam("now", type_=file_names.c.needed_at.type))
+        )
+
+    @unbroken
+    async def need(
+        self, watch: WatchName, ids: Collection[str], *, now: datetime
+    ) -> dict[str, str]:
+        """The names of those of ``ids`` that are known; they stay as long as what needs them."""
+        given = {"of_watch": watch, "ids": _json(ids), "now": now, "lately": now - NOTED_EVERY}
+        async with self._database.write(durable=False) as connection:
+            await connection.execute(self._note, given)
+        return await self.known(watch, ids)
 
     async def known(self, watch: WatchName, ids: Collection[str]) -> dict[str, str]:
         """The names of those of ``ids`` that are known."""
@@ -109,12 +138,12 @@ class FileNames:
             return {row.source_directory_file_id: row.name for row in rows}
 
     @unbroken
-    async def add(self, watch: WatchName, names: Mapping[str, str]) -> None:
+    async def add(self, watch: WatchName, names: Mapping[str, str], *, now: datetime) -> None:
         """Keep these; what is there already stays."""
         if not names:
             return
         rows = [
-            {"watch": watch, "source_directory_file_id": file_id, "name": name}
+            {"watch": watch, "source_directory_file_id": file_id, "name": name, "needed_at": now}
             for file_id, name in names.items()
         ]
         adding = self._database.insert(file_names).on_conflict_do_nothing()

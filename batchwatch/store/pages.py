@@ -19,6 +19,7 @@ from batchwatch.store.schema import (
     batches,
     deliveries,
     events,
+    removed_events,
     to_micros,
 )
 from batchwatch.store.views import DELIVERIES, Row, batch_row
@@ -208,6 +209,24 @@ class Pages:
         """The place of the newest event; 0 if there is none."""
         async with self._database.read() as connection:
             return await connection.scalar(sa.select(sa.func.max(events.c.seq))) or 0
+
+    async def removed_after(self, wanted: WantedEvents, seq: int) -> int | None:
+        """The place up to which events were removed that came after ``seq``; None: none were.
+
+        Only of those that are ``wanted``, by watch and type. A batch is removed
+        with all its events, and so is its name.
+        """
+        if wanted.batch is not None:
+            return None
+        conditions = [removed_events.c.seq > seq]
+        if wanted.watch is not None:
+            conditions.append(removed_events.c.watch == wanted.watch)
+        if wanted.type is not None:
+            conditions.append(_type_is(wanted.type)(removed_events.c))
+        query = sa.select(sa.func.max(removed_events.c.seq)).where(*conditions)
+        async with self._database.read() as connection:
+            last: int | None = await connection.scalar(query)
+            return last
 
     async def _named(self, text: str) -> list[str] | None:
         """The batches whose ids begin so; None if they are none, or too many to be meant."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-HEAD: Final = "0006"  # the newest migration; a test holds it against the folder
+HEAD: Final = "0008"  # the newest migration; a test holds it against the folder
 # The oldest one whose code may go on using a store of HEAD: replicas are upgraded one after
 # another. It is the HEAD of the last release, or older; what would raise it beyond that waits for
 # the next one. See `migrations` for what may be done to tables meanwhile.
@@ -82,6 +82,7 @@ watches: Final = sa.Table(
     sa.Column("scope", sa.Text),  # JSON: what its key is asked for
     sa.Column("slow", sa.Text),  # JSON: what `watch.slow` told of
     sa.Column("outages", sa.Text, nullable=False, server_default="[]"),  # JSON: those that are over
+    sa.Column("kept_from", Moment),  # of its ledger: what was before is removed; null: all is there
 )
 
 # The ledger of time that was watched: passes that follow each other without a gap are one row.
@@ -248,6 +249,8 @@ file_names: Final = sa.Table(
     sa.Column("watch", sa.Text, primary_key=True),
     sa.Column("source_directory_file_id", sa.Text, primary_key=True),
     sa.Column("name", sa.Text, nullable=False),
+    sa.Column("needed_at", Moment),  # by the last batch, to a day; null: not noted yet
+    sa.Index("ix_file_names_needed", "needed_at"),
     sqlite_with_rowid=False,
 )
 
@@ -286,6 +289,16 @@ events: Final = sa.Table(
     sa.Index("ix_events_subject", "subject", "seq"),
     sa.Index("ix_events_type", "type", "seq"),
     sqlite_autoincrement=True,
+)
+
+# How far events were removed: the last one of each watch and type that is no longer kept.
+removed_events: Final = sa.Table(
+    "removed_events",
+    metadata,
+    sa.Column("watch", sa.Text, primary_key=True),  # empty: of none
+    sa.Column("type", sa.Text, primary_key=True),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 OPEN: Final = "state IN ('waiting', 'pending', 'in_flight')"

@@ -248,7 +248,8 @@ class Views:
             trouble = msgspec.json.decode(row["troubles"]).get("discovery")
             rows.append(
                 row
-                | {"ledger": Ledger(row["started_at"], windows, gaps), "skew": skew}
+                | {"ledger": Ledger(row["started_at"], windows, gaps, row["kept_from"])}
+                | {"skew": skew}
                 | {"trouble": trouble and trouble["reason"]}
             )
         return rows

@@ -562,11 +562,13 @@ class Poller:
         state = self._state
         lasts = not by_listing or (state and not state.baseline_done)
         silent = lasts and not self.watch.notify_backlog
+        window_start = None if lasts or state is None else self._window_start(self._clock.now())
         return Recorder(
             self.watch.name,
             self.watch.base_url,
             backlog_before=state.started_at if state and silent else None,
             first_listing=not self._listed,
+            window_start=window_start,
             file_names=self.watch.file_names,
             expectation_of=self._history.expectation_of,
             steady_since=self._steady_since(),

@@ -229,7 +229,7 @@ class Settler:
         name = self._watch.name
         files = (await self._batches.outcomes(name, [batch.id])).get(batch.id, [])
         ids = {one.source_directory_file_id for one in files}
-        if ids <= (await self._names.known(name, ids)).keys():
+        if ids <= (await self._names.need(name, ids, now=self._now())).keys():
             return
         try:
             found = await self._cloud.directory_files(directory_id, priority=Priority.SETTLE)
@@ -239,7 +239,7 @@ class Settler:
             self._nameless_until = self._clock.monotonic() + NAMELESS
             log.warning("names.failed", watch=name, batch_id=batch.id, reason=str(error))
         else:
-            await self._names.add(name, found)
+            await self._names.add(name, found, now=self._now())
 
     def _is_first(self, batch: Batch) -> bool:
         """Whether names are to be asked for, and were not yet."""

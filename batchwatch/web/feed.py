@@ -17,7 +17,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from batchwatch.store import StoreError, WantedEvents
 from batchwatch.web.api import answers
-from batchwatch.web.api.events import Place, Type, event_of
+from batchwatch.web.api.events import Place, Type, event_of, refuse_the_removed
 from batchwatch.web.api.operation import BASE, Operation, Text, given, read_query
 from batchwatch.web.problem import Problem
 from batchwatch.web.route import Role, Route
@@ -79,7 +79,7 @@ class Feed:
             text="As server-sent events: the id of each is its `seq`, its data the event as JSON. "
             "Who was away sends the last id as Last-Event-ID, and misses nothing. Without "
             "anything new there is a comment every 15 s; after an hour it ends, and you come "
-            "again.",
+            "again. Where some that came after your place are no longer kept, the answer is 410.",
             role=Role.READ,
             query=Query,
             body=None,
@@ -109,6 +109,7 @@ class Feed:
         # What is beyond the end is a place in a store that was lost; nothing would come for long.
         after = last if after is None else min(after, last)
         wanted = WantedEvents(**fields, oldest_first=True)
+        await refuse_the_removed(self._live, wanted, after)
         return await self._stream(request, self._since(after, wanted))
 
     async def ticks(self, request: web.Request) -> web.StreamResponse:

@@ -124,7 +124,7 @@ async def test_whatever_upstream_sends_is_kept_as_far_as_it_can_be_read(store: S
     await store.batches.change(
         watch, ids, lambda known: Recorder(watch, BASE_URL).record(known, seen, now=at(0))
     )
-    await store.names.add(watch, named)
+    await store.names.add(watch, named, now=at(0))
 
     readable = PLAIN.keys() - {"id", "status"}
     assert {f"{field} {name}" for field in readable for name in ODD} < set(ids)
@@ -300,9 +300,9 @@ async def test_what_is_due_further_away_than_any_pause_is_due(store: Store) -> N
 async def test_names_are_kept_as_they_first_came(store: Store) -> None:
     """Each watch has its own; what is not known is left out."""
     names = FileNames(store.database)
-    await names.add(WATCH, {"dfl-1": "a.pdf"})
-    await names.add(WATCH, {"dfl-1": "b.pdf", "dfl-2": "c.pdf"})
-    await names.add(WATCH, {})
+    await names.add(WATCH, {"dfl-1": "a.pdf"}, now=at(0))
+    await names.add(WATCH, {"dfl-1": "b.pdf", "dfl-2": "c.pdf"}, now=at(0))
+    await names.add(WATCH, {}, now=at(0))
 
     assert {"dfl-1": "a.pdf", "dfl-2": "c.pdf"} == await names.known(WATCH, ["dfl-1", "dfl-2", "x"])
     assert {} == await names.known(WatchName("other"), ["dfl-1"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,9 +33,10 @@ from batchwatch.domain.jobs import JobRecorder, JobSeen
 from batchwatch.domain.judging import Court
 from batchwatch.domain.stuck import Patience
 from batchwatch.store import Database, WantedBatches, WantedDeliveries, WantedEvents
+from batchwatch.store.retention import Retention
 from batchwatch.store.schema import metadata
 from tests.store.conftest import HOOK, Store
-from tests.support.builders import BASE_URL, WATCH, a_recorder, a_sighting, at
+from tests.support.builders import BASE_URL, WATCH, a_look, a_recorder, a_sighting, at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -414,3 +416,46 @@ async def test_a_replay_goes_by_the_key(full: Store) -> None:
     found = await plans_of(full, lambda s: s.outbox.replay([number]))  # type: ignore[list-item]  # as a row has it
 
     assert {"deliveries: key", "ahead: ix_deliveries_line", "busy: ix_deliveries_line"} == found
+
+
+async def remove_what_is_old(store: Store) -> None:
+    long_after = at(100 * 86_400)
+    steps = Retention(store.database).remove(now=long_after, older_than=timedelta(days=10))
+    gone: Counter[str] = Counter()
+    async for removed in steps:
+        gone.update(removed)
+    assert all(gone[one] for one in ("batches", "deliveries", "coverage", "file_names")), gone
+
+
+async def test_what_is_old_is_found_and_removed_by_indices(full: Store) -> None:
+    """However much there is that stays, and with each row that refers to what goes."""
+    for second in (3_600, 7_200):  # two windows
+        look = a_look(second - 60, second)
+        await full.watches.passed(WATCH, look, newest=at(second), now=at(second))
+    await full.names.add(WATCH, {"dfl-1": "a.pdf"}, now=at(0))
+    async with full.database.write() as connection:  # some of it is all over, and some is not
+        for over in (
+            "UPDATE batches SET settle_due_at = NULL, results_due_at = NULL WHERE id > 'bat-2'",
+            "UPDATE deliveries SET state = 'delivered' WHERE subject > 'default/bat-2'",
+        ):
+            await connection.exec_driver_sql(over)
+
+    assert {
+        "batches: ix_batches_changed",
+        "batches: ix_batches_id",
+        "batches: key",
+        "watches: sqlite_autoindex_watches_1",
+        "events: ix_events_subject",
+        "events: ix_events_type",
+        "events: key",
+        "deliveries: sqlite_autoindex_deliveries_1",
+        "deliveries: key",
+        "attempts: key",
+        "transitions: key",
+        "file_outcomes: key",
+        "coverage: ix_coverage_watch_covered_to",
+        "coverage: key",
+        "gaps: ix_gaps_watch_gap_to",
+        "file_names: ix_file_names_needed",
+        "file_names: key",
+    } == await plans_of(full, remove_what_is_old)

@@ -23,7 +23,7 @@ async def test_the_story_of_a_batch_is_told_whole(store: Store) -> None:
     files = (FileOutcome("dfl-1", "parse_v2", "pjb-1"), FileOutcome("dfl-2", error_message="no"))
     ended = a_sighting(COMPLETED, updated=9, asked_results=True, results=files)
     await store.see(ended, second=9)
-    await store.names.add(WATCH, {"dfl-1": "one.pdf"})
+    await store.names.add(WATCH, {"dfl-1": "one.pdf"}, now=at(9))
     (claimed,) = await store.outbox.claim(HOOK, limit=9)
     await store.outbox.settle([Settled(claimed, Attempt(at(9), 0.5), State.DELIVERED)])
 

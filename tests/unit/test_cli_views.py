@@ -232,7 +232,7 @@ def test_show_tells_what_became_of_each_file(tmp_path: Path) -> None:
         async with recorded(url, seen):
             database = await Database.open(url, exclusive=False, writes=True)
             batches = Batches(database, Outbox(database, Router({}), ManualClock()))
-            await FileNames(database).add(WATCH, {"dfl-2": "invoice.pdf"})
+            await FileNames(database).add(WATCH, {"dfl-2": "invoice.pdf"}, now=at(0))
             for one in (rules, late):  # the third is given up
                 follow = partial(one.follow, seen=jobs, over={seen.id: True}, now=at(9))
                 await batches.follow(WATCH, [seen.id], follow)

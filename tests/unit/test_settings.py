@@ -152,6 +152,33 @@ def test_the_host_of_the_url_tells_the_type_unless_it_is_given(
     assert type_ == ops(**variables).type
 
 
+@pytest.mark.parametrize(
+    ("variables", "given"),
+    [
+        ({"RETENTION": "7d", "LOOKBACK": "6d1s"}, "7d, and BATCHWATCH_LOOKBACK is 144h1s"),
+        ({"LOOKBACK": "90d"}, "90d, and BATCHWATCH_LOOKBACK is 90d"),
+        (
+            {"RETENTION": "7d", "WATCHES__EU__LOOKBACK": "7d", "WATCHES__EU__API_KEY": "llx-eu"},
+            "7d, and BATCHWATCH_WATCHES__EU__LOOKBACK is 7d",
+        ),
+    ],
+)
+def test_nothing_is_kept_for_less_than_a_watch_may_look_back(
+    variables: dict[str, str], given: str
+) -> None:
+    """One that begins anew would list what was removed, and tell it as news."""
+    problem = the_problem(**variables)
+
+    assert ("BATCHWATCH_RETENTION", given) == (problem.name, problem.given)
+    assert "a day more than each lookback at least" == problem.expected
+
+
+def test_a_day_more_than_the_lookback_is_enough() -> None:
+    """And a retention that is none is told once, by its own check."""
+    assert 7 * 86_400 == settings(RETENTION="7d", LOOKBACK="6d").retention
+    assert "a duration from 2d to 3650d" == the_problem(RETENTION="1d").expected
+
+
 def test_an_unknown_type_of_endpoint_names_those_there_are() -> None:
     """Mail and others come another day."""
     problem = the_problem(ENDPOINTS__OPS__URL="https://a.example", ENDPOINTS__OPS__TYPE="teams")

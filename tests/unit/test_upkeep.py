@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -24,10 +25,12 @@ from batchwatch.store import Database, Endpoints, Outbox
 from batchwatch.store.errors import StoreBusy
 from batchwatch.store.hints import AT_ONCE
 from batchwatch.store.outbox import LEASE
+from batchwatch.store.retention import AT_ONCE as ROWS_AT_ONCE
+from batchwatch.store.retention import Retention
 from batchwatch.store.schema import hints as table
-from batchwatch.upkeep import Upkeep
+from batchwatch.upkeep import APART, Upkeep
 from tests.support.builders import WATCH, a_recorder, a_sighting, at
-from tests.support.clock import ManualClock
+from tests.support.clock import LeapClock, ManualClock
 from tests.support.daemon import environment
 from tests.support.receiver import Receiver
 from tests.unit.deliver.outbox import HOOK, OTHER, Desk, Store, dispatching, opened
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchwatch.deliver.dispatcher import Dispatcher
+
+KEPT_FOR = timedelta(days=90)
 
 
 @pytest.fixture
@@ -62,6 +67,7 @@ def upkeep(store: Store, dispatcher: Dispatcher, *, watches: tuple[str, ...] = (
         dispatcher=dispatcher,
         endpoints=[HOOK],
         watches=watches,
+        retention=KEPT_FOR,
     )
 
 
@@ -260,6 +266,7 @@ async def test_a_store_that_fails_ends_no_job(
         monkeypatch.setattr(store.database, name, fails)
     for name in ("outbox", "active"):
         monkeypatch.setattr(store.views, name, fails)
+    monkeypatch.setattr(Retention, "_remove_ledger", fails)
     async with dispatching(store, clock) as dispatcher:
         monkeypatch.setattr(dispatcher, "release", fails)
         jobs_of = upkeep(store, dispatcher)
@@ -274,7 +281,7 @@ async def test_a_store_that_fails_ends_no_job(
         finally:
             jobs_of.stop()
 
-    assert {"obey", "count", "release", "remind", "tidy"} == jobs.keys() == left
+    assert {"obey", "count", "release", "remind", "trim", "tidy"} == jobs.keys() == left
     failed = {one["job"]: one["reason"] for one in logs if one["event"] == "upkeep.failed"}
     assert jobs.keys() == failed.keys()
     assert all("another process holds it" in one for one in failed.values())
@@ -297,6 +304,25 @@ async def test_tidying_forgets_hints_of_more_than_a_month_ago(
     async with store.database.read() as connection:
         left = (await connection.execute(sa.select(table.c.event_id))).scalars().all()
     assert ["evt-0"] == left
+
+
+async def test_what_is_older_than_it_is_kept_is_removed_step_by_step(store: Store) -> None:
+    """With pauses between the steps; how many rows of each table is counted and logged."""
+    count = ROWS_AT_ONCE + 1
+    names = {f"dfl-{number}": "a.pdf" for number in range(count)}
+    await store.names.add(WATCH, names, now=at(-100 * 86_400))
+    metrics, leaping = Metrics(), LeapClock()
+    async with dispatching(store, leaping, metrics=metrics) as dispatcher:
+        jobs = upkeep(store, dispatcher)
+        with structlog.testing.capture_logs() as logs:
+            await jobs.trim()
+            await jobs.trim()
+
+    labels = {"table": "file_names"}
+    total = "batchwatch_removed_rows_total"
+    assert count == metrics.registry.get_sample_value(total, labels)
+    assert [count] == [one["file_names"] for one in logs if one["event"] == "rows.removed"]
+    assert leaping.monotonic() == pytest.approx(2 * APART)
 
 
 async def test_tidying_writes_the_statistics_that_the_planner_goes_by(

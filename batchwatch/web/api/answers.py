@@ -277,6 +277,9 @@ class Coverage(Struct):
     covered_to: datetime | None
     passes: Count
     gaps: list[Gap]
+    kept_from: Annotated[
+        datetime | None, Meta(description="What was before is removed, where that was asked for.")
+    ] = None
 
 
 class Budget(Struct):

@@ -103,15 +103,19 @@ class Events:
 
         With `after` they come in the order that they happened in. Ask again with the `next` of
         what you got, or, where that is null, with the `seq` of the last event that you have.
+        Where some that came after that are no longer kept, the answer is 410.
         """
         fields = given(query)
         limit, after = fields.pop("limit"), fields.pop("after", None)
         place = fields.pop("cursor", None)  # goes on with what `after` began
         forward = after is not None if place is None else place[0] == ">"
+        wanted = WantedEvents(**fields, oldest_first=forward)
         if place is not None:
             after = int(place[1:])
+        elif after is not None:
+            await refuse_the_removed(self._live, wanted, after)
         page = await self._live.store.pages.events(
-            WantedEvents(**fields, oldest_first=forward),
+            wanted,
             after=None if after is None else (after,),
             limit=limit,
         )
@@ -200,6 +204,21 @@ class Events:
         if row is None:
             raise Problem(404, f"there is no delivery {number}")
         return row
+
+
+async def refuse_the_removed(live: Live, wanted: WantedEvents, after: int) -> None:
+    """Whoever goes on from ``after`` must know if something has been removed there meanwhile.
+
+    Not who begins with the first of all: that one asks for what there is.
+    """
+    last = await live.store.pages.removed_after(wanted, after) if after else None
+    if last is not None:
+        raise Problem(
+            410,
+            f"of what came after {after} some is no longer kept, up to {last}, for it is older "
+            f"than BATCHWATCH_RETENTION; go on with after={last}, or with after=0 for all that "
+            "there is",
+        )
 
 
 def event_of(row: dict[str, Any]) -> answers.Event:

@@ -45,6 +45,7 @@ _FAILURES: Final = {
     404: "There is none.",
     408: "The body did not come in time.",
     409: "It cannot be done as things are.",
+    410: "What comes after that place is no longer kept.",
     413: "The body is too large.",
     414: "The query is too long.",
     415: "The body is not JSON.",
@@ -116,6 +117,8 @@ def _operation(one: Operation, known: dict[str, Any], components: dict[str, Any]
     failures = [400, 401, 403, 414, 421, 503]
     if one.finds:
         failures.append(404)
+    if "after" in one.query.__struct_fields__:
+        failures.append(410)
     if one.role is Role.ADMIN:
         failures.append(409)
     if one.body is not None:

@@ -252,6 +252,7 @@ class Running:
             found[row["name"]] = answers.Coverage(
                 since=proven["since"],
                 began=proven["began"],
+                kept_from=proven["kept_from"],
                 covered_to=proven["covered_to"],
                 passes=proven["passes"],
                 gaps=[

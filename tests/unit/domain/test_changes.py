@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -279,3 +280,36 @@ def test_an_event_stays_small_whatever_upstream_sends() -> None:
     assert (1_000, True) == (results["counts"]["failed"], results["truncated"])
     assert 200_000 > len(str(results))
     assert results["link"].endswith("/api/v2/batches/bat-1?expand=results")
+
+
+@pytest.mark.parametrize(
+    ("what", "is_news"),
+    [
+        ({}, False),
+        ({"updated_at": None}, False),
+        ({"status": RUNNING}, True),
+        ({"updated_at": at(9 * 86_400)}, True),
+        ({"created_at": at(86_400)}, True),
+        ({"created_at": None}, True),
+    ],
+    ids=["removed", "end unknown", "active", "ended just now", "in the window", "age unknown"],
+)
+def test_what_has_long_ended_and_no_window_shows_is_no_news(
+    what: dict[str, Any], *, is_news: bool
+) -> None:
+    """It was known, and has been removed: whoever asks for the time of others may be shown it."""
+    seen = replace(a_sighting(COMPLETED, updated=60), **what)
+    rules = a_recorder(window_start=at(86_400))
+
+    assert is_news == bool(rules.record({}, [seen], now=at(9 * 86_400 + 60)).batches)
+    assert a_recorder().record({}, [seen], now=at(10 * 86_400)).batches
+
+
+def test_what_is_known_is_followed_however_long_ago_it_began() -> None:
+    """Only what nobody knows may be passed over."""
+    seen = a_sighting(COMPLETED, updated=60)
+    rules = a_recorder(window_start=at(86_400))
+
+    assert (
+        COMPLETED == rules.record({BAT: a_batch(RUNNING)}, [seen], now=at(1e6)).batches[BAT].status
+    )

@@ -137,13 +137,17 @@ gaps = st.lists(
 )
 
 
-@given(span=spans, windows=windows, gaps=gaps, started_at=moments)
+@given(span=spans, windows=windows, gaps=gaps, started_at=moments, kept_from=st.none() | moments)
 def test_what_is_proven_is_the_whole_of_the_time_in_order(
-    span: tuple[datetime, datetime], windows: list[Window], gaps: list[Gap], started_at: datetime
+    span: tuple[datetime, datetime],
+    windows: list[Window],
+    gaps: list[Gap],
+    started_at: datetime,
+    kept_from: datetime | None,
 ) -> None:
     """Every moment has one answer, and none that would be too good."""
     since, now = span
-    ledger = Ledger(started_at, windows, gaps)
+    ledger = Ledger(started_at, windows, gaps, kept_from)
     pieces = proof(ledger, since=since, now=now, allowed=ALLOWED, present=PRESENT)
 
     assert (pieces == []) == (since == now)
@@ -156,6 +160,8 @@ def test_what_is_proven_is_the_whole_of_the_time_in_order(
         for window in sorted(windows, key=lambda each: each.start):
             reach = max(reach, window.end) if window.start <= reach else reach
         over = [g for g in gaps if g.start < one.end and one.start < g.end]
+        if kept_from is not None and one.start < kept_from:
+            assert one.state in (State.BEFORE, State.REMOVED)
         if one.state is State.WATCHED:
             assert one.end <= reach
             assert not over

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchwatch.clock import Clock
 from batchwatch.domain.batch import EventId, WatchName
+from batchwatch.domain.delivery import Attempt, Settled, State
 from batchwatch.domain.event import Event
-from batchwatch.following import Messages
+from batchwatch.following import Daemon, Messages
+from batchwatch.store.retention import Retention
 from batchwatch.web import feed
 from tests.support.builders import at
-from tests.support.site import a_site
+from tests.support.site import ENDPOINT, a_site
 
 if TYPE_CHECKING:
     from tests.support.site import Site
@@ -193,3 +197,51 @@ async def test_head_begins_no_stream(url: str) -> None:
     """It says what would come."""
     async with a_site(url) as site, site.http.head(STREAM) as answer:
         assert (200, "text/event-stream") == (answer.status, answer.content_type)
+
+
+async def remove(site: Site, *, before: float) -> None:
+    """Have all events of before sent, and then removed."""
+    attempt = Attempt(at(0), 0.1, status_code=204)
+    while claimed := await site.store.outbox.claim(ENDPOINT, limit=9):
+        await site.store.outbox.settle([Settled(one, attempt, State.DELIVERED) for one in claimed])
+    steps = Retention(site.store.database).remove(now=at(before), older_than=timedelta(0))
+    async for _ in steps:
+        pass
+
+
+async def test_who_goes_on_where_something_was_removed_is_told_so(url: str) -> None:
+    """And where to go on; not who begins, nor who wants none of that."""
+    async with a_site(url) as site:
+        for number in range(1, 9):
+            await tell(site, number, type_=TYPES[number > 4])
+        await remove(site, before=4.5)
+        for path, headers in (
+            ("/api/v1/events?after=2", {}),
+            (f"{STREAM}?after=2", {}),
+            (STREAM, {"Last-Event-ID": "2"}),
+            (f"{STREAM}?type=watch.*", {"Last-Event-ID": "2"}),
+        ):
+            async with site.http.get(path, headers=headers) as answer:
+                said = (await answer.json())["detail"]
+            assert 410 == answer.status
+            assert "of what came after 2 some is no longer kept, up to 4" in said
+        found, _ = await listen(site, 4, last_id="0")
+        lately, _ = await listen(site, 4, last_id="4")
+        wanted, _ = await listen(site, 4, query=f"?type={TYPES[1]}", last_id="2")
+        async with site.http.get("/api/v1/events?after=0") as answer:
+            listed = (await answer.json())["items"]
+
+    assert [5, 6, 7, 8] == [one["seq"] for one in found]
+    assert found == lately == wanted == listed
+
+
+async def test_a_moment_that_is_no_longer_kept_has_the_place_of_what_is(url: str) -> None:
+    """So that whoever follows from then on is not refused."""
+    async with a_site(url) as site:
+        for number in range(1, 9):
+            await tell(site, number)
+        await remove(site, before=4.5)
+        daemon = Daemon(site.url, token=None, clock=Clock())
+        places = [await daemon.place_of(at(moment)) for moment in (1, 5, 7)]
+
+    assert [4, 4, 6] == places

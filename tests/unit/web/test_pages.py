@@ -358,7 +358,7 @@ async def test_nothing_that_comes_from_elsewhere_is_markup(url: str) -> None:
         await see(site, batch_id)
         files = (FileOutcome(HOSTILE, error_message=HOSTILE),)
         await see(site, batch_id, COMPLETED, updated=5, files=files)
-        await site.store.names.add(WATCH, {HOSTILE: HOSTILE})
+        await site.store.names.add(WATCH, {HOSTILE: HOSTILE}, now=at(0))
         await refuse(site, response=HOSTILE, detail=HOSTILE)
         texts = [
             await site.page(path)
