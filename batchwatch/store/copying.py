@@ -25,7 +25,7 @@ from batchwatch.store.errors import (
     StoreInUse,
     StoreUnusable,
 )
-from batchwatch.store.leases import LIFE
+from batchwatch.store.replicas import LIFE
 from batchwatch.store.schema import copying, coverage, deliveries, metadata, nudges, replicas
 from batchwatch.store.version import found, set_version
 

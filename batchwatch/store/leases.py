@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import sqlalchemy as sa
@@ -23,6 +22,7 @@ from batchwatch.log import get_logger
 from batchwatch.store.engine import unbroken
 from batchwatch.store.errors import LeaseLost, StoreError
 from batchwatch.store.notices import Notices
+from batchwatch.store.replicas import LIFE, Replicas
 from batchwatch.store.schema import HEAD, leases, replicas
 
 if TYPE_CHECKING:
@@ -37,25 +37,14 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
-LIFE: Final = timedelta(seconds=15)
 RENEWALS: Final = 3  # in the life of a lease
 APART: Final = 5.0  # seconds; NTP keeps hosts within milliseconds
 RETRY: Final = 1.0  # seconds until a store that failed is asked again
 FORGOTTEN: Final = 20  # times the life of a lease without a sign of a replica
+_NOTHING: Final[Mapping[WatchName, str]] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """A watch, and who holds it until when."""
-
-    watch: WatchName
-    holder: str | None  # None: nobody, at present
-    token: int
-    held_until: datetime
-    taken_at: datetime
-
-
-class Leases:
+class Leases(Replicas):
     """The rights of this replica, and what is known of the others."""
 
     def __init__(
@@ -69,10 +58,9 @@ class Leases:
         version: str = "",
     ) -> None:
         """``host`` and ``version`` are for people who look at the replicas."""
-        self._database = database
+        super().__init__(database, life=life)
         self._clock = clock
         self.replica = replica
-        self.life = life
         self.notices = Notices(database, clock)
         self.alive = 1  # replicas, when they were counted last
         self._is_apart = False  # the host's clock, from the database's
@@ -83,10 +71,11 @@ class Leases:
         now, until = database.now(), database.now(ahead=life)
         upsert = database.insert(replicas)
         self._beat = upsert.on_conflict_do_update(index_elements=["id"], set_={"seen_at": now})
-        wanted = database.values("watches").c.value
+        wanted = database.rows("watches", watch=sa.Text(), said=sa.Text()).c
+        who = (sa.literal(replica), sa.literal(1), until, now)
         taking = database.insert(leases).from_select(
-            ["watch", "holder", "token", "held_until", "taken_at"],
-            sa.select(wanted, sa.literal(replica), sa.literal(1), until, now).where(sa.true()),
+            ["watch", "holder", "token", "held_until", "taken_at", "said", "said_at"],
+            sa.select(wanted.watch, *who, wanted.said, now).where(sa.true()),
         )
         same = (leases.c.holder == replica) & (leases.c.held_until > now)
         self._take = taking.on_conflict_do_update(
@@ -96,6 +85,8 @@ class Leases:
                 "held_until": until,
                 "token": sa.case((same, leases.c.token), else_=leases.c.token + 1),
                 "taken_at": sa.case((same, leases.c.taken_at), else_=now),
+                "said": taking.excluded.said,
+                "said_at": now,
             },
             where=same | (leases.c.held_until <= now),
         ).returning(leases.c.watch, leases.c.token)
@@ -180,18 +171,22 @@ class Leases:
             await connection.execute(sa.delete(replicas).where(replicas.c.id == self.replica))
 
     @unbroken
-    async def take(self, watches: Collection[WatchName]) -> Mapping[WatchName, int]:
+    async def take(
+        self, watches: Collection[WatchName], said: Mapping[WatchName, str] = _NOTHING
+    ) -> Mapping[WatchName, int]:
         """Take or renew the leases of ``watches``, where no other holds them; their tokens.
 
         A token that has changed says that another may have held the watch in
-        between. What is not among them is lost.
+        between. What is not among them is lost. ``said`` of each, as JSON, is
+        how it goes, for the others to read.
         """
-        given = {"watches": msgspec.json.encode(sorted(watches)).decode()}
+        rows = [{"watch": watch, "said": said.get(watch)} for watch in sorted(watches)]
+        given = {"watches": msgspec.json.encode(rows).decode()}
         until = self._clock.monotonic() + self.life.total_seconds()
         # Durable: a token that was forgotten would be given to somebody else once more.
         async with self._database.write() as connection:
-            rows = await connection.execute(self._take, given)
-            taken = {WatchName(row.watch): row.token for row in rows}
+            found = await connection.execute(self._take, given)
+            taken = {WatchName(row.watch): row.token for row in found}
         self._forget(watches)
         self._tokens.update(taken)
         self._held_until.update(dict.fromkeys(taken, until))
@@ -227,26 +222,3 @@ class Leases:
         )
         if token is None or await connection.scalar(query.with_for_update(read=True)) is None:
             raise LeaseLost(f"watch {watch}: another replica may hold it; nothing was written")
-
-    async def holdings(self) -> list[Holding]:
-        """Every watch that was ever held, and who holds it."""
-        held = leases.c.held_until > self._database.now()
-        query = sa.select(leases, held.label("held")).order_by(leases.c.watch)
-        async with self._database.read() as connection:
-            return [
-                Holding(
-                    WatchName(row.watch),
-                    row.holder if row.held else None,
-                    row.token,
-                    row.held_until,
-                    row.taken_at,
-                )
-                for row in await connection.execute(query)
-            ]
-
-    async def replicas(self) -> list[dict[str, Any]]:
-        """Every replica that was seen lately, and whether it is alive."""
-        alive = replicas.c.seen_at >= self._database.now(ahead=-self.life)
-        query = sa.select(replicas, alive.label("alive")).order_by(replicas.c.started_at)
-        async with self._database.read() as connection:
-            return [dict(row._mapping) for row in await connection.execute(query)]

@@ -20,8 +20,8 @@ from batchwatch.domain.batch import BatchId, EndpointName, EventId
 from batchwatch.domain.delivery import JITTER, Claimed, DeliveryId, State
 from batchwatch.domain.delivery import OPEN as STILL_OPEN
 from batchwatch.store.engine import unbroken
-from batchwatch.store.leases import LIFE
 from batchwatch.store.notices import Owed, written
+from batchwatch.store.replicas import LIFE
 from batchwatch.store.schema import OPEN, attempts, deliveries, events, replicas, to_micros
 from batchwatch.traces import OFF
 

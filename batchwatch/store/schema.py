@@ -374,6 +374,8 @@ leases: Final = sa.Table(
     sa.Column("token", sa.BigInteger, nullable=False),
     sa.Column("held_until", Moment, nullable=False),
     sa.Column("taken_at", Moment, nullable=False),
+    sa.Column("said", sa.Text),  # JSON: how the watch goes, as its holder said it
+    sa.Column("said_at", Moment),
 )
 
 # One row: the oldest schema whose code may use this store; who migrates it says so.

@@ -11,6 +11,7 @@ from batchwatch.store.hints import Hints
 from batchwatch.store.outbox import Outbox
 from batchwatch.store.outcomes import FileNames
 from batchwatch.store.pages import Pages
+from batchwatch.store.replicas import Replicas
 from batchwatch.store.views import Views
 from batchwatch.store.watches import Watches
 from batchwatch.traces import OFF
@@ -45,3 +46,4 @@ class Store:
         self.views = Views(database)
         self.pages = Pages(database)
         self.figures = Figures(database)
+        self.replicas = Replicas(database)

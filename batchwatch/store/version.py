@@ -17,6 +17,7 @@ from batchwatch.store.errors import (
     StoreBusy,
     StoreUnusable,
 )
+from batchwatch.store.replicas import LIFE
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -125,8 +126,6 @@ async def _refuse_those_left_behind(
     database: Database, connection: AsyncConnection, version: str
 ) -> None:
     """Refuse to migrate while a replica runs that could not use what would come of it."""
-    from batchwatch.store.leases import LIFE  # noqa: PLC0415  # which imports the engine
-
     table = schema.replicas.c
     known: sa.ColumnElement[str] = sa.literal(version)
     if version >= _REPLICAS_SAY:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from batchwatch.simulator import Simulator
 from batchwatch.simulator.history import history
 from batchwatch.simulator.scenarios import SCENARIOS
-from batchwatch.store.leases import LIFE
+from batchwatch.store.replicas import LIFE
 from tests.e2e.gate import Gate
 from tests.support.daemon import environment, spawned
 from tests.support.postgres import Wheel, a_database, a_wheel

@@ -117,7 +117,29 @@ async def test_who_is_alive_is_counted(database: Database) -> None:
         await connection.execute(gone)
 
     assert 1 == await second.beat()
-    assert [("second", True)] == [(one["id"], one["alive"]) for one in await second.replicas()]
+    assert [("second", True)] == [(one.id, one.is_alive) for one in (await second.fleet()).replicas]
+
+
+async def test_what_is_said_of_a_watch_goes_with_its_lease(database: Database) -> None:
+    """The last word of whoever holds it, and since when; whoever takes it over begins anew."""
+    first, second = of(database, "first"), of(database, "second")
+    await first.take([ONE, TWO], {ONE: '"early"'})
+    await first.take([ONE, TWO], {ONE: '"late"', TWO: '"well"'})
+    assert {} == await second.take([ONE], {ONE: '"mine"'})
+    (one, two) = await second.holdings()
+    assert ['"late"', '"well"'] == [one.said, two.said]
+    assert one.said_at is not None
+    assert one.taken_at <= one.said_at <= one.now
+
+    await end(database, ONE)
+    (one, _) = await second.holdings()
+    assert (None, '"late"') == (one.holder, one.said)
+    await second.take([ONE])
+    (one, two) = await first.holdings()
+    assert [("second", None), ("first", '"well"')] == [
+        (one.holder, one.said),
+        (two.holder, two.said),
+    ]
 
 
 async def test_nobody_takes_over_in_the_middle_of_a_write(postgres: str) -> None:

@@ -260,6 +260,10 @@ QUESTIONS: dict[str, tuple[Ask, Plan]] = {
         lambda s: s.views.outbox(),
         {"deliveries: ix_deliveries_line", "deliveries: ix_deliveries_dead"},
     ),
+    "what each replica has in flight": (
+        lambda s: s.replicas.in_flight(),
+        {"deliveries: ix_deliveries_leased"},
+    ),
     "note a hint": (
         lambda s: s.hints.note(WATCH, a_hint(99), now=at(99)),
         set(),  # the conflict is found by the index of the key, which no plan tells
