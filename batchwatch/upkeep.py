@@ -103,7 +103,14 @@ class Upkeep:
                 for job in self._scheduler.get_jobs():
                     job.modify(next_run_time=datetime.now(UTC))
                 if self._database.is_shared:
-                    await _at_its_border(self._dispatcher.outbox.hasten)()
+                    await self._hasten()
+
+    async def _hasten(self) -> None:
+        # Not as a job is run: that takes no notice of being cancelled.
+        try:
+            await self._dispatcher.outbox.hasten()
+        except StoreError as error:
+            log.warning("upkeep.failed", job="hasten", reason=str(error))
 
     async def obey(self) -> None:
         """Take note of what a command has changed in the store."""

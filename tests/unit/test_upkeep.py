@@ -14,6 +14,7 @@ import structlog
 
 from batchwatch import daemon, parts
 from batchwatch.clock import Clock
+from batchwatch.deliver.dispatcher import Dispatcher
 from batchwatch.domain.batch import RUNNING, BatchId, EndpointName, WatchName
 from batchwatch.domain.delivery import Attempt, Settled, State
 from batchwatch.domain.health import Record
@@ -28,18 +29,17 @@ from batchwatch.store.outbox import LEASE
 from batchwatch.store.retention import AT_ONCE as ROWS_AT_ONCE
 from batchwatch.store.retention import Retention
 from batchwatch.store.schema import hints as table
-from batchwatch.upkeep import APART, Upkeep
+from batchwatch.upkeep import APART, CLOCK_CHECK, Upkeep
 from tests.support.builders import WATCH, a_recorder, a_sighting, at
 from tests.support.clock import LeapClock, ManualClock
 from tests.support.daemon import environment
+from tests.support.postgres import a_database
 from tests.support.receiver import Receiver
 from tests.unit.deliver.outbox import HOOK, OTHER, Desk, Store, dispatching, opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
-
-    from batchwatch.deliver.dispatcher import Dispatcher
 
 KEPT_FOR = timedelta(days=90)
 
@@ -353,3 +353,30 @@ def _size(path: str) -> int:
     from pathlib import Path as File  # noqa: PLC0415
 
     return File(path).stat().st_size
+
+
+async def test_a_daemon_that_is_stopped_while_the_clock_is_set_ends(
+    postgres: str, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has all go on in a shared store may just be waiting for its answer."""
+    asked = asyncio.Event()
+
+    async def hasten(_: Outbox) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Outbox, "hasten", hasten)
+    async for url in a_database(postgres, made=True):
+        async with opened(url, clock, HOOK) as store:
+            idle = Dispatcher(
+                store.outbox, [], records=store.endpoints, clock=clock, metrics=Metrics()
+            )
+            minding = asyncio.create_task(upkeep(store, idle).mind_the_clock())
+            await clock.next_sleeper()
+            clock.jump(-60)
+            clock.advance(CLOCK_CHECK)
+            await asked.wait()
+            minding.cancel()
+            done, _ = await asyncio.wait([minding], timeout=5)
+
+    assert {minding} == done
