@@ -42,12 +42,14 @@ from batchwatch.store import Database, Store, StoreError
 from batchwatch.store.errors import StoreUnreachable
 from batchwatch.store.leases import Leases
 from batchwatch.store.notices import HeldBack, LookAt, Owed, Paused, PollNow, Resumed
+from batchwatch.store.replicas import Replica
 from batchwatch.traces import opened
 from batchwatch.watching.holder import Holder
+from batchwatch.watching.roster import Roster
 from batchwatch.web.health import Troubles
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable
 
     import aiohttp
 
@@ -90,7 +92,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
         pulse = Pulse(metrics)
 
         store = Store(database, router_of(settings), clock, traces=traces)
-        leases = await stack.enter_async_context(_among_others(store, clock))
+        this, leases = await stack.enter_async_context(_among_others(store, clock))
 
         connections = await stack.enter_async_context(Connections(clock))
         endpoints = [
@@ -126,14 +128,21 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             ),
             leases=leases,
             clock=clock,
+            metrics=metrics,
         )
-        watchers = holder.watchers
+        roster = Roster(
+            [watch_of(*one) for one in settings.watches.items()],
+            watchers=holder.watchers,
+            this=this,
+            replicas=store.replicas,
+            clock=clock,
+        )
 
         heartbeat = Heartbeat(
             dispatcher,
             views=store.views,
             records=store.endpoints,
-            watchers=watchers,
+            roster=roster,
             endpoints=settings.endpoints,
             interval=settings.heartbeat_interval,
         )
@@ -142,7 +151,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
             sender=connections.sender(guard_of(settings)),
             dispatcher=dispatcher,
             watches=store.watches,
-            watchers=watchers,
+            roster=roster,
         )
 
         url = await stack.enter_async_context(
@@ -151,11 +160,11 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
                 store=store,
                 clock=clock,
                 dispatcher=dispatcher,
-                watchers=watchers,
+                roster=roster,
                 want=holder.want,
                 poll=holder.poll_now,
                 metrics=metrics,
-                troubles=partial(_troubles, watchers, store.views, dispatcher, pinger, pulse),
+                troubles=partial(_troubles, holder, roster, store.views, dispatcher, pinger, pulse),
                 keys=lambda: public_keys(endpoints, now=clock.now()),
                 stopping=stop,
             )
@@ -276,23 +285,25 @@ def _hear(outbox: Outbox, holder: Holder, dispatcher: Dispatcher, notice: Notice
 
 
 @asynccontextmanager
-async def _among_others(store: Store, clock: Clock) -> AsyncIterator[Leases | None]:
-    """The rights to poll, where several share the database; each write is held to them.
+async def _among_others(store: Store, clock: Clock) -> AsyncIterator[tuple[Replica, Leases | None]]:
+    """This daemon, and its rights to poll where several share the database.
 
-    Without, the store is ours alone: whoever held deliveries is gone.
+    Each write is held to these. Without, the store is ours alone: whoever
+    held deliveries is gone.
     """
+    host, now = socket.gethostname(), clock.now()
+    name = f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
+    this = Replica(name, host, __version__, now, now, is_alive=True, in_flight=0)
     if not store.database.is_shared:
         await store.outbox.recover()
-        yield None
+        yield this, None
         return
-    host = socket.gethostname()
-    replica = f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
-    leases = Leases(store.database, clock, replica=replica, host=host, version=__version__)
+    leases = Leases(store.database, clock, replica=name, host=host, version=__version__)
     store.database.guard = leases.guard
-    store.outbox.replica = replica
+    store.outbox.replica = name
     await leases.beat()
     try:
-        yield leases
+        yield this, leases
     finally:
         try:
             await leases.leave()
@@ -301,7 +312,8 @@ async def _among_others(store: Store, clock: Clock) -> AsyncIterator[Leases | No
 
 
 async def _troubles(
-    watchers: Sequence[Watcher],
+    holder: Holder,
+    roster: Roster,
     views: Views,
     dispatcher: Dispatcher,
     pinger: Pinger,
@@ -309,18 +321,21 @@ async def _troubles(
 ) -> Troubles:
     """What is not well: in us, which is grave, and in others or for a moment, which is not."""
     grave = {}
+    watched = roster.ours()
     if trouble := dispatcher.store_trouble or dispatcher.stall():
         grave["store"] = trouble
     try:
         await views.watches()
+        watched = await roster.watched()
     except StoreError as error:
         grave["store"] = str(error)
-    for watcher in watchers:
-        if troubles := watcher.troubles():
-            grave[f"watch {watcher.watch.name}"] = "; ".join(troubles)
+    if holder.trouble:
+        grave["leases"] = holder.trouble
+    grave |= {f"watch {one.watch.name}": why for one in watched if (why := one.trouble_here)}
+    ailing = {f"watch {one.watch.name}": why for one in watched if (why := one.trouble_elsewhere)}
     if pulse.silence:
         grave["upkeep"] = pulse.silence
-    ailing = {f"endpoint {name}": why for name, why in dispatcher.troubles().items()}
+    ailing |= {f"endpoint {name}": why for name, why in dispatcher.troubles().items()}
     if pinger.trouble:
         ailing["heartbeat"] = pinger.trouble
     if pulse.lateness:

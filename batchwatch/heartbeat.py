@@ -17,13 +17,13 @@ from batchwatch.log import get_logger
 from batchwatch.store import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
     from batchwatch.deliver.dispatcher import Dispatcher
     from batchwatch.deliver.sender import Sender
     from batchwatch.domain.payload import DaemonData, EndpointPulse, WatchPulse
     from batchwatch.store import Endpoints, Views, Watches
-    from batchwatch.watching.watcher import Watcher
+    from batchwatch.watching.roster import Roster
 
 log = get_logger()
 
@@ -41,7 +41,7 @@ class Heartbeat:
         *,
         views: Views,
         records: Endpoints,
-        watchers: Sequence[Watcher],
+        roster: Roster,
         endpoints: Collection[str],
         interval: float,
     ) -> None:
@@ -49,7 +49,7 @@ class Heartbeat:
         self._clock = dispatcher.clock
         self._views = views
         self._records = records
-        self._watchers = watchers
+        self._roster = roster
         self._endpoints = endpoints
         self._interval = timedelta(seconds=interval)
         self._started_at = self._clock.now()
@@ -86,16 +86,15 @@ class Heartbeat:
     async def _watches(self, now: datetime) -> list[WatchPulse]:
         active = await self._views.active()
         pulses: list[WatchPulse] = []
-        for one in self._watchers:
-            good = None
-            if one.last_good is not None:
-                ago = timedelta(seconds=self._clock.monotonic() - one.last_good)
-                good = rfc3339(now - ago)
+        for one in await self._roster.watched():
+            silence = one.health.silence
             pulses.append({
                 "watch": one.watch.name,
-                "last_good_poll": good,
+                "last_good_poll": (
+                    None if silence is None else rfc3339(now - timedelta(seconds=silence))
+                ),
                 "active_batches": active.get(one.watch.name, 0),
-                "failing": "; ".join(one.troubles()) or None,
+                "failing": "; ".join(one.health.troubles) or None,
             })  # fmt: skip
         return pulses
 
@@ -116,10 +115,11 @@ class Heartbeat:
 
 
 class Pinger:
-    """Asks for the URL of a dead man's switch, as long as the daemon does its work.
+    """Asks for the URL of a dead man's switch, as long as the work is done.
 
-    That is: its watches go round, and the store takes what is written. An
-    outage of LlamaCloud is no reason to stop: it has an alarm of its own.
+    That is: the watches go round, here or on another replica, and the store
+    takes what is written. An outage of LlamaCloud is no reason to stop: it has
+    an alarm of its own. Nor is a replica that died, as long as others go on.
     """
 
     def __init__(
@@ -129,13 +129,13 @@ class Pinger:
         sender: Sender,
         dispatcher: Dispatcher,
         watches: Watches,
-        watchers: Sequence[Watcher],
+        roster: Roster,
     ) -> None:
         self._url = url  # a secret: whoever has it can keep the switch from its alarm
         self._sender = sender
         self._dispatcher = dispatcher
         self._watches = watches
-        self._watchers = watchers
+        self._roster = roster
         self.trouble: str | None = None  # why the last one did not arrive, if it did not
 
     async def ping(self) -> None:
@@ -162,9 +162,10 @@ class Pinger:
     async def _unwell(self) -> str | None:
         try:
             await self._watches.touch()
+            watched = await self._roster.watched()
         except StoreError as error:
             return str(error)
-        stalled = [one.watch.name for one in self._watchers if one.is_stalled]
+        stalled = [one.watch.name for one in watched if one.health.is_stalled or one.is_orphaned]
         if stalled:
             return f"no longer going round: {', '.join(stalled)}"
         return self._dispatcher.store_trouble

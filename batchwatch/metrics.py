@@ -51,6 +51,13 @@ class Metrics:
         self.poll_duration = histogram(
             "poll_duration_seconds", "How long a pass took.", "watch", buckets=_DURATION
         )
+        self.replicas = gauge(
+            "replicas",
+            "Daemons that share the store and are alive, this one among them.",
+        )
+        self.held = gauge(
+            "watch_held", "Whether this daemon is the one that polls the watch: 1, or 0.", "watch"
+        )
         self.polls = counter("polls_total", "Passes, by outcome.", "watch", "outcome")
         self.last_poll = gauge(
             "last_good_poll_timestamp_seconds",
@@ -170,3 +177,13 @@ class Metrics:
             "route",
             buckets=_MOMENTS,
         )
+
+    def polls_from_here(self, watch: str) -> None:
+        """Note that this daemon polls ``watch``."""
+        self.held.labels(watch).set(1)
+
+    def polls_elsewhere(self, watch: str) -> None:
+        """Note that it does not, and show none of what it last knew: that would soon be wrong."""
+        self.held.labels(watch).set(0)
+        for one in (self.last_poll, self.budget, self.budget_rate, self.batches, self.stuck):
+            one.remove_by_labels({"watch": watch})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from batchwatch.desk import Desk
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from batchwatch.metrics import Metrics
     from batchwatch.settings import Settings
     from batchwatch.store import Store
-    from batchwatch.watching.watcher import Watcher
+    from batchwatch.watching.roster import Roster, Watched
     from batchwatch.web.health import Troubles
 
 
@@ -42,7 +41,7 @@ def site(  # noqa: PLR0913  # the parts that the web speaks to
     store: Store,
     clock: Clock,
     dispatcher: Dispatcher,
-    watchers: Sequence[Watcher],
+    roster: Roster,
     want: Callable[[WatchName, BatchId, Status | None], None],
     poll: Callable[[WatchName], None],
     metrics: Metrics,
@@ -60,7 +59,7 @@ def site(  # noqa: PLR0913  # the parts that the web speaks to
         store=store,
         clock=clock,
         dispatcher=dispatcher,
-        watchers=watchers,
+        roster=roster,
         poll=poll,
         troubles=troubles,
         stopping=stopping,
@@ -92,13 +91,19 @@ def live_of(  # noqa: PLR0913  # the parts that the web speaks to
     store: Store,
     clock: Clock,
     dispatcher: Dispatcher,
-    watchers: Sequence[Watcher],
+    roster: Roster,
     poll: Callable[[WatchName], None],
     troubles: Callable[[], Awaitable[Troubles]],
     stopping: asyncio.Event,
 ) -> Live:
     """What the web is given of the running daemon."""
     desk = Desk(settings, store, clock)
+
+    async def watches() -> list[WatchNow]:
+        return [
+            _now(one, takes_hints=bool(settings.watches[one.watch.name].hint_secret))
+            for one in await roster.watched()
+        ]
 
     async def endpoints() -> list[dict[str, Any]]:
         ailing = dispatcher.troubles()
@@ -134,10 +139,9 @@ def live_of(  # noqa: PLR0913  # the parts that the web speaks to
         clock=clock,
         started_at=clock.now(),
         stopping=stopping,
-        watches=lambda: [
-            _now(one, clock, takes_hints=bool(settings.watches[one.watch.name].hint_secret))
-            for one in watchers
-        ],
+        is_shared=store.database.is_shared,
+        watches=watches,
+        fleet=roster.fleet,
         endpoints=endpoints,
         troubles=troubles,
         replay=replay,
@@ -160,11 +164,8 @@ def access_of(settings: Settings, *, clock: Clock) -> Access:
     )
 
 
-def _now(watcher: Watcher, clock: Clock, *, takes_hints: bool) -> WatchNow:
-    watch = watcher.watch
-    good = None
-    if watcher.last_good is not None:
-        good = clock.now() - timedelta(seconds=clock.monotonic() - watcher.last_good)
+def _now(watched: Watched, *, takes_hints: bool) -> WatchNow:
+    watch, health = watched.watch, watched.health
     return WatchNow(
         name=watch.name,
         base_url=watch.base_url,
@@ -172,8 +173,9 @@ def _now(watcher: Watcher, clock: Clock, *, takes_hints: bool) -> WatchNow:
         organization_id=watch.organization_id,
         source_directory_id=watch.source_directory_id,
         interval=watch.interval,
-        last_good_poll=good,
-        allowance=watcher.allowance,
-        troubles=watcher.troubles(),
+        holder=watched.holder,
+        silence=health.silence,
+        allowance=health.allowance,
+        troubles=health.troubles,
         takes_hints=takes_hints,
     )

@@ -224,7 +224,7 @@ class WatchPulse(TypedDict):
     """How a watch is, in a heartbeat."""
 
     watch: str
-    last_good_poll: str | None  # of this daemon
+    last_good_poll: str | None  # of whoever polls it
     active_batches: int
     failing: str | None  # why, if it is
 

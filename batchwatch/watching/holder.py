@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from batchwatch.clock import Clock
     from batchwatch.domain.batch import BatchId, WatchName
+    from batchwatch.metrics import Metrics
     from batchwatch.store.leases import Leases
     from batchwatch.watching.watcher import Watcher
 
@@ -34,6 +35,7 @@ class Holder:
         *,
         leases: Leases | None,
         clock: Clock,
+        metrics: Metrics,
     ) -> None:
         """``watches`` make what polls each: anew for each time that it is held.
 
@@ -42,12 +44,16 @@ class Holder:
         self._watches = watches
         self._leases = leases
         self._clock = clock
+        self._metrics = metrics
         self._held: dict[WatchName, int] = {}  # with their tokens
         self._running: dict[WatchName, tuple[Watcher, asyncio.Task[None]]] = {}
         self._renewed_at = -math.inf  # monotonic
         # Of what is held, in the order of the settings.
         self.watchers = [] if leases else [make() for make in watches.values()]
         self.trouble: str | None = None  # why it is not known what is held, if it is not
+        metrics.replicas.set(1)
+        for name in watches if leases else ():
+            metrics.polls_elsewhere(name)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Poll what is held until ``stop``, or until cancelled; then give it back."""
@@ -109,7 +115,9 @@ class Holder:
             await self._take(group, leases, list(self._held), stop)
             self._renewed_at = now
         # Counted each time: the share of one that is gone is free as soon as what it held is.
-        share = math.ceil(len(self._watches) / await leases.count())
+        alive = await leases.count()
+        self._metrics.replicas.set(alive)
+        share = math.ceil(len(self._watches) / alive)
         spare = list(self._held)[share:]
         if spare:
             for name in spare:
@@ -131,7 +139,8 @@ class Holder:
     ) -> None:
         if not names:
             return
-        taken = await leases.take(names)
+        said = {name: one.health.written() for name, (one, _) in self._running.items()}
+        taken = await leases.take(names, said)
         for name in [one for one, token in self._held.items() if taken.get(one) != token]:
             log.warning("watch.lost", watch=name)
             await self._end(name)
@@ -167,6 +176,7 @@ class Holder:
         watcher = self._made(name)
         task = group.create_task(watcher.run(stop), name=f"watch.{name}")
         self._running[name] = (watcher, task)
+        self._metrics.polls_from_here(name)
         self._show()
 
     def _made(self, name: WatchName) -> Watcher:
@@ -180,6 +190,8 @@ class Holder:
         if found is not None:
             found[1].cancel()
             await asyncio.wait([found[1]])
+            if self._leases is not None:
+                self._metrics.polls_elsewhere(name)
 
     def _show(self) -> None:
         if self._leases is not None:

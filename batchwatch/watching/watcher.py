@@ -14,6 +14,7 @@ from batchwatch.domain.watch import Work
 from batchwatch.llamacloud.errors import CloudError, is_systemic
 from batchwatch.log import get_logger
 from batchwatch.store import StoreError
+from batchwatch.watching.health import WatchHealth
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -115,6 +116,17 @@ class Watcher:
     def allowance(self) -> Allowance:
         """What LlamaCloud lets it ask at present."""
         return self._poller.cloud.budget.allowance
+
+    @property
+    def health(self) -> WatchHealth:
+        """How it goes at this moment."""
+        good = self.last_good
+        return WatchHealth(
+            silence=None if good is None else self._clock.monotonic() - good,
+            allowance=self.allowance,
+            troubles=tuple(self.troubles()),
+            is_stalled=self.is_stalled,
+        )
 
     @property
     def is_stalled(self) -> bool:

@@ -39,6 +39,7 @@ SLOWEST: Final = 60.0  # seconds for one message to be taken
 LOOK: Final = 1.0  # seconds between looks whether the asker is still there
 LONGEST: Final = 3600.0  # seconds; whoever is still there comes again
 APART: Final = 1.0  # seconds between two ticks
+QUIET: Final = 10.0  # seconds without a tick, where who polls what may change without a word
 RETRY: Final = 2_000  # ms until a browser that lost the connection comes again
 
 
@@ -147,10 +148,10 @@ class Feed:
                     yield b": still here\n\n"
 
     async def _ticks(self) -> AsyncGenerator[bytes]:
-        clock = self._live.clock
+        clock, is_shared = self._live.clock, self._live.is_shared
         with self._live.listening() as heard:
             while True:
-                if await clock.wait(heard, SIGN_OF_LIFE):
+                if await clock.wait(heard, QUIET if is_shared else SIGN_OF_LIFE) or is_shared:
                     heard.clear()
                     yield b"data: changed\n\n"
                     await clock.sleep(APART)

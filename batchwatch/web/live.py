@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,12 +16,13 @@ if TYPE_CHECKING:
     from batchwatch.domain.delivery import Attempt
     from batchwatch.llamacloud.budget import Allowance
     from batchwatch.store import Store
+    from batchwatch.store.replicas import Fleet
     from batchwatch.web.health import Troubles
 
 
 @dataclass(frozen=True, slots=True)
 class WatchNow:
-    """A watch as its watcher knows it."""
+    """A watch as its watcher knows it, here or on another replica."""
 
     name: str
     base_url: str
@@ -28,10 +30,15 @@ class WatchNow:
     organization_id: str | None
     source_directory_id: str | None
     interval: float  # seconds between passes while batches are active
-    last_good_poll: datetime | None  # of this daemon
-    allowance: Allowance
+    holder: str | None  # the replica that polls it; None: none does
+    silence: float | None  # seconds since its last good poll; None: none is known of
+    allowance: Allowance | None
     troubles: Sequence[str]
     takes_hints: bool
+
+    def last_good_poll(self, now: datetime) -> datetime | None:
+        """When that was, by the clock that says ``now``."""
+        return None if self.silence is None else now - timedelta(seconds=self.silence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,9 @@ class Live:
     clock: Clock
     started_at: datetime
     stopping: Event  # what lasts, ends
-    watches: Callable[[], Sequence[WatchNow]]
+    is_shared: bool  # whether other daemons may use the store
+    watches: Callable[[], Awaitable[Sequence[WatchNow]]]
+    fleet: Callable[[], Awaitable[Fleet]]
     endpoints: Callable[[], Awaitable[list[dict[str, Any]]]]  # as `Desk.endpoints`, and `trouble`
     troubles: Callable[[], Awaitable[Troubles]]
     replay: Callable[[Sequence[int]], Awaitable[int]]  # how many of these had ended, and go again

@@ -11,12 +11,14 @@ from batchwatch.domain.changes import Recorder
 from batchwatch.domain.coverage import Look
 from batchwatch.domain.event import rfc3339
 from batchwatch.domain.stuck import Patience
+from batchwatch.store.replicas import Replica
 from tests.support.clock import EPOCH
 
 if TYPE_CHECKING:
     from batchwatch.domain.payload import DaemonData
 
 WATCH = WatchName("default")
+REPLICA = "host-1-abc123"
 BASE_URL = "https://llamacloud.test"
 PATIENT = Patience(pending=1e9, throttled=1e9, running=1e9)  # nothing is ever stuck
 
@@ -90,3 +92,9 @@ def a_look(start: float, end: float, **more: Any) -> Look:
 def a_recorder(**more: Any) -> Recorder:
     """The rules of the watch that the builders use."""
     return Recorder(WATCH, BASE_URL, **more)
+
+
+def a_replica(id: str = REPLICA, **more: Any) -> Replica:  # noqa: A002  # as its field is called
+    """A daemon that is alive."""
+    replica = Replica(id, "host", "1.2.3", at(0), at(0), is_alive=True, in_flight=0)
+    return replace(replica, **more)

@@ -15,6 +15,7 @@ from batchwatch.domain.routing import FOR_PROGRAMS, Router
 from batchwatch.llamacloud.budget import Allowance
 from batchwatch.metrics import Metrics
 from batchwatch.store import Database, Store
+from batchwatch.store.replicas import Fleet
 from batchwatch.web.access import VISITOR, Access, Visitor
 from batchwatch.web.api.interface import Api
 from batchwatch.web.dashboard.pages import Dashboard
@@ -25,7 +26,7 @@ from batchwatch.web.outside import Outside
 from batchwatch.web.problem import Problem
 from batchwatch.web.route import Role
 from batchwatch.web.server import serve
-from tests.support.builders import WATCH, at
+from tests.support.builders import REPLICA, WATCH, a_replica, at
 from tests.support.clock import ManualClock
 
 if TYPE_CHECKING:
@@ -100,8 +101,13 @@ async def a_site(  # noqa: PLR0913  # what can be otherwise
     prefix: str = "",
     answer: Attempt | None = None,
     access: Access | None = None,
+    fleet: Fleet | None = None,
+    watches: Sequence[WatchNow] = (),
 ) -> AsyncIterator[Site]:
-    """Serve the store at ``url`` to one who has ``role``, or by the true ``access``."""
+    """Serve the store at ``url`` to one who has ``role``, or by the true ``access``.
+
+    With a ``fleet`` it is one that others share.
+    """
     clock = ManualClock()
     database = await Database.open(url)
     store = Store(database, Router(dict.fromkeys((ENDPOINT,), FOR_PROGRAMS)), clock)
@@ -122,6 +128,12 @@ async def a_site(  # noqa: PLR0913  # what can be otherwise
 
     async def found() -> Troubles:
         return troubles or Troubles()
+
+    async def watched() -> list[WatchNow]:
+        return list(watches) or [a_watch()]
+
+    async def sharing() -> Fleet:
+        return fleet or Fleet(clock.now(), [a_replica()], {})
 
     async def replay(ids: Sequence[int]) -> int:
         asked.append(("replay", list(ids)))
@@ -144,7 +156,9 @@ async def a_site(  # noqa: PLR0913  # what can be otherwise
         clock=clock,
         started_at=at(0),
         stopping=asyncio.Event(),
-        watches=lambda: [a_watch()],
+        is_shared=fleet is not None,
+        watches=watched,
+        fleet=sharing,
         endpoints=rows,
         troubles=found,
         replay=replay,
@@ -188,7 +202,8 @@ def a_watch(**more: Any) -> WatchNow:
         "organization_id": None,
         "source_directory_id": None,
         "interval": 5.0,
-        "last_good_poll": at(0),
+        "holder": REPLICA,
+        "silence": 0.0,
         "allowance": Allowance(
             left=100.0, most=100.0, per_minute=400.0, configured=400.0, paused_for=0.0
         ),

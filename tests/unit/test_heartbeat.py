@@ -23,7 +23,8 @@ from batchwatch.metrics import Metrics
 from batchwatch.simulator import Simulator, Switch
 from batchwatch.store import Database, Endpoints, Outbox, Store, Views, Watches
 from batchwatch.store.errors import StoreFull
-from tests.support.builders import WATCH, at
+from batchwatch.watching.roster import Roster
+from tests.support.builders import WATCH, a_replica, at
 from tests.support.clock import ManualClock
 from tests.support.daemon import environment, running
 from tests.support.receiver import Answer, Receiver, says
@@ -47,6 +48,7 @@ class Parts:
     watches: Watches
     dispatcher: Dispatcher
     records: Endpoints
+    roster: Roster
 
     def heartbeat(self) -> Heartbeat:
         """As a daemon makes it when it starts."""
@@ -54,7 +56,7 @@ class Parts:
             self.dispatcher,
             views=self.views,
             records=self.records,
-            watchers=[],
+            roster=self.roster,
             endpoints=[HOOK],
             interval=HOUR,
         )
@@ -76,7 +78,10 @@ async def opened(folder: Path, *heard_by: EndpointName) -> AsyncIterator[Parts]:
     store = Store(database, Router(defaults), clock)
     await store.watches.begin(WATCH, now=at(0))
     dispatcher = Dispatcher(store.outbox, [], records=store.endpoints, clock=clock, metrics=metrics)
-    yield Parts(clock, store.outbox, store.views, store.watches, dispatcher, store.endpoints)
+    roster = Roster([], watchers=[], this=a_replica(), replicas=store.replicas, clock=clock)
+    yield Parts(
+        clock, store.outbox, store.views, store.watches, dispatcher, store.endpoints, roster
+    )
     await database.close()
 
 
@@ -148,7 +153,7 @@ async def switch(parts: Parts, receiver: Receiver) -> AsyncIterator[Pinger]:
             sender=connections.sender(Guard()),
             dispatcher=parts.dispatcher,
             watches=parts.watches,
-            watchers=[],
+            roster=parts.roster,
         )
 
 

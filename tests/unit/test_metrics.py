@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram
 
 COLLECTORS = Metrics().collectors
-UNITS = re.compile(r"(_seconds|_total|_batches|_deliveries|_requests|_per_second|_state)$")
+UNITS = re.compile(
+    r"(_seconds|_total|_batches|_deliveries|_requests|_per_second|_state|_held|_replicas)$"
+)
 LABELS = {
     "watch", "endpoint", "outcome", "status", "to_status", "kind", "state", "fate",
     "route", "method",
@@ -46,7 +48,8 @@ def test_every_metric_has_a_unit_a_help_and_labels_from_closed_sets(
     assert re.fullmatch(r"batchwatch_[a-z_]+", name)
     assert UNITS.search(name)
     assert re.fullmatch(r"[A-Z].+\.", documentation)
-    assert labels or name == "batchwatch_event_loop_lag_seconds"  # there is one loop
+    # There is one loop, and one fleet.
+    assert labels or name in {"batchwatch_event_loop_lag_seconds", "batchwatch_replicas"}
     assert set() == set(labels) - LABELS
     assert set() == set(labels) & NEVER
 
@@ -107,6 +110,8 @@ async def test_a_run_fills_what_it_touches(tmp_path: Path, monkeypatch: pytest.M
         "batchwatch_poll_duration_seconds_count",
         "batchwatch_budget_requests",
         "batchwatch_budget_requests_per_second",
+        "batchwatch_watch_held",
+        "batchwatch_replicas",
         "batchwatch_detection_lag_seconds_count",
         "batchwatch_store_duration_seconds_count",
         "batchwatch_last_good_poll_timestamp_seconds",

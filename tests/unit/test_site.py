@@ -10,7 +10,9 @@ import pytest
 from batchwatch.domain.delivery import Settled, State
 from batchwatch.settings import load
 from batchwatch.site import live_of
+from batchwatch.watching.roster import Roster
 from batchwatch.web.health import Troubles
+from tests.support.builders import a_replica
 from tests.support.clock import ManualClock
 from tests.unit.deliver.outbox import HOOK, Desk, Store, asleep, dispatching, opened, refused
 
@@ -49,7 +51,7 @@ def live_with(dispatcher: Dispatcher, store: Store, clock: ManualClock) -> Live:
         store=store,
         clock=clock,
         dispatcher=dispatcher,
-        watchers=(),
+        roster=Roster([], watchers=[], this=a_replica(), replicas=store.replicas, clock=clock),
         poll=lambda _: None,
         troubles=untroubled,
         stopping=asyncio.Event(),

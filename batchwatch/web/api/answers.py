@@ -301,12 +301,60 @@ class Watch(Struct):
     organization_id: str | None
     source_directory_id: str | None
     interval: Seconds
-    last_good_poll: Annotated[datetime | None, Meta(description="Of this daemon.")]
+    holder: Annotated[
+        str | None, Meta(description="The replica that polls it; null while none does.")
+    ]
+    last_good_poll: Annotated[
+        datetime | None, Meta(description="Of whoever polls it, or did so last.")
+    ]
     active: Annotated[int, Meta(ge=0, description="Batches that are followed.")]
     takes_hints: bool
     troubles: list[str]
-    budget: Budget
+    budget: Annotated[
+        Budget | None, Meta(description="Null while it is not known from who polls it.")
+    ]
     coverage: Coverage | None
+
+
+class Replica(Struct):
+    """A daemon among those that share the store, or the only one."""
+
+    id: str
+    host: str
+    version: str
+    started_at: datetime
+    seen_at: datetime
+    alive: Annotated[bool, Meta(description="Whether it was seen lately enough.")]
+    watches: Annotated[list[str], Meta(description="Those that it polls.")]
+    in_flight: Annotated[int, Meta(ge=0, description="Deliveries that it is sending.")]
+
+
+class Held(Struct):
+    """Who polls a watch."""
+
+    watch: str
+    holder: Annotated[str | None, Meta(description="The id of a replica; null if none does.")]
+    since: Annotated[
+        datetime | None, Meta(description="When that began; null if none ever polled it.")
+    ]
+    token: Annotated[
+        int | None, Meta(description="Larger with each holder; null where there is one daemon.")
+    ]
+    held_until: Annotated[
+        datetime | None, Meta(description="When another may take it, unless it is renewed.")
+    ]
+    last_good_poll: datetime | None
+
+
+class Replicas(Struct):
+    """Who shares the store, and who polls what."""
+
+    now: Annotated[
+        datetime, Meta(description="By the store's clock, which all times beside it are by.")
+    ]
+    shared: Annotated[bool, Meta(description="False: an SQLite file has one daemon.")]
+    replicas: list[Replica]
+    watches: Annotated[list[Held], Meta(description="Those that are set for this daemon.")]
 
 
 class ActiveCount(Struct):
@@ -345,7 +393,9 @@ class Troubles(Struct):
     """Which parts are not well and why, by their names."""
 
     grave: Annotated[dict[str, str], Meta(description="Of the daemon: it is not ready.")]
-    ailing: Annotated[dict[str, str], Meta(description="Of others, such as an endpoint.")]
+    ailing: Annotated[
+        dict[str, str], Meta(description="Of others, such as an endpoint or another replica.")
+    ]
 
 
 class Stats(Struct):

@@ -35,6 +35,7 @@ _TAGS: Final = {
     "deliveries": "Events on their way to endpoints.",
     "endpoints": "Where notifications go.",
     "watches": "What is looked at.",
+    "replicas": "The daemons that share the store.",
 }
 _ANY: Final = {"minLength": 1, "maxLength": 300, "pattern": r"^[^/\x00-\x1f\x7f]+$"}
 _UNCHANGED: Final = {"304": {"description": "What you have is what there is."}}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from batchwatch.domain.batch import WatchName
 from batchwatch.domain.cadence import silence_allowed
 from batchwatch.domain.expect import quantile
 from batchwatch.domain.proof import proof_of
@@ -19,6 +20,8 @@ from batchwatch.web.route import Role
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from batchwatch.llamacloud.budget import Allowance
+    from batchwatch.store.replicas import Fleet
     from batchwatch.web.live import Live, WatchNow
 
 A_DAY: Final = timedelta(days=1)
@@ -89,7 +92,8 @@ class Running:
         del query
         now = self._live.clock.now()
         active = await self._live.store.views.active()
-        covered = await self._coverage(now - A_DAY, now)
+        watches = await self._live.watches()
+        covered = await self._coverage(now - A_DAY, now, watches)
         return [
             answers.Watch(
                 name=one.name,
@@ -98,20 +102,15 @@ class Running:
                 organization_id=one.organization_id,
                 source_directory_id=one.source_directory_id,
                 interval=one.interval,
-                last_good_poll=one.last_good_poll,
+                holder=one.holder,
+                last_good_poll=one.last_good_poll(now),
                 active=active.get(one.name, 0),
                 takes_hints=one.takes_hints,
                 troubles=list(one.troubles),
-                budget=answers.Budget(
-                    left=one.allowance.left,
-                    most=one.allowance.most,
-                    per_minute=one.allowance.per_minute,
-                    configured=one.allowance.configured,
-                    paused_for=one.allowance.paused_for,
-                ),
+                budget=None if one.allowance is None else _budget(one.allowance),
                 coverage=covered.get(one.name),
             )
-            for one in self._live.watches()
+            for one in watches
         ]
 
     @operation("GET", "/watches/{watch}/coverage", tag="watches", finds=True)
@@ -120,10 +119,10 @@ class Running:
 
         As `batchwatch prove` says it, on LlamaCloud's clock.
         """
-        one = self._watch(asked)
+        one = await self._watch(asked)
         now = self._live.clock.now()
         since = now - A_DAY if query.since is UNSET else max(_EARLIEST, min(query.since, now))
-        found = (await self._coverage(since, now)).get(one.name)
+        found = (await self._coverage(since, now, [one])).get(one.name)
         if found is None:
             raise Problem(404, f"watch {one.name} has not begun yet")
         return found
@@ -134,8 +133,36 @@ class Running:
     async def poll_watch(self, query: Nothing, asked: Asked) -> answers.Accepted:
         """Look at once, within the watch's budget."""
         del query
-        self._live.poll(self._watch(asked).name)
+        self._live.poll((await self._watch(asked)).name)
         return answers.Accepted(accepted=True)
+
+    @operation("GET", "/replicas", tag="replicas")
+    async def list_replicas(self, query: Nothing, _asked: Asked) -> answers.Replicas:
+        """List the daemons that share the store, and which of them polls which watch.
+
+        On a store that is a file that is this daemon alone.
+        """
+        del query
+        fleet = await self._live.fleet()
+        held = [self._held(one, fleet) for one in await self._live.watches()]
+        return answers.Replicas(
+            now=fleet.now,
+            shared=self._live.is_shared,
+            replicas=[
+                answers.Replica(
+                    id=one.id,
+                    host=one.host,
+                    version=one.version,
+                    started_at=one.started_at,
+                    seen_at=one.seen_at,
+                    alive=one.is_alive,
+                    watches=[other.watch for other in held if other.holder == one.id],
+                    in_flight=one.in_flight,
+                )
+                for one in fleet.replicas
+            ],
+            watches=held,
+        )
 
     @operation("GET", "/endpoints", tag="endpoints")
     async def list_endpoints(self, query: Nothing, _asked: Asked) -> list[answers.Endpoint]:
@@ -184,12 +211,26 @@ class Running:
         del query
         return answers.Changed(await self._live.disable(await self._set(asked)))
 
-    def _watch(self, asked: Asked) -> WatchNow:
+    async def _watch(self, asked: Asked) -> WatchNow:
         name = asked.path["watch"]
-        for one in self._live.watches():
+        for one in await self._live.watches():
             if one.name == name:
                 return one
         raise Problem(404, f"there is no watch {name}")
+
+    def _held(self, one: WatchNow, fleet: Fleet) -> answers.Held:
+        found = fleet.holdings.get(WatchName(one.name))
+        since = None if self._live.is_shared else self._live.started_at
+        if found is not None:
+            since = found.held_until if one.holder is None else found.taken_at
+        return answers.Held(
+            watch=one.name,
+            holder=one.holder,
+            since=since,
+            token=None if found is None else found.token,
+            held_until=found.held_until if found and one.holder is not None else None,
+            last_good_poll=one.last_good_poll(fleet.now),
+        )
 
     async def _row(self, asked: Asked) -> dict[str, Any]:
         name = asked.path["endpoint"]
@@ -232,10 +273,12 @@ class Running:
         rows = await self._live.store.views.judgements.with_outlook(page.rows, now=now)
         return sum(1 for row in rows if row["expected"] and row["expected"]["overdue"])
 
-    async def _coverage(self, since: datetime, now: datetime) -> dict[str, answers.Coverage]:
+    async def _coverage(
+        self, since: datetime, now: datetime, watches: Sequence[WatchNow]
+    ) -> dict[str, answers.Coverage]:
         # A little more than asked for, since upstream's clock may be another.
         rows = await self._live.store.views.ledgers(since - A_DAY)
-        intervals = {one.name: one.interval for one in self._live.watches()}
+        intervals = {one.name: one.interval for one in watches}
         found = {}
         for row in rows:
             if row["name"] not in intervals:
@@ -268,6 +311,16 @@ class Running:
                 ],
             )
         return found
+
+
+def _budget(allowance: Allowance) -> answers.Budget:
+    return answers.Budget(
+        left=allowance.left,
+        most=allowance.most,
+        per_minute=allowance.per_minute,
+        configured=allowance.configured,
+        paused_for=allowance.paused_for,
+    )
 
 
 def spread_of(seconds: Sequence[float]) -> answers.Spread:

@@ -93,3 +93,16 @@ async def test_what_was_taken_is_sent_again_only_by_name(url: str) -> None:
                 assert {"replayed": 1, "more": False} == await answer.json()
 
     assert [("replay", [lost.id]), ("replay", [taken.id])] == site.asked
+
+
+async def test_a_store_for_one_daemon_has_one_replica_which_holds_all(url: str) -> None:
+    """So programs need not know which store it is."""
+    async with a_site(url) as site:
+        found = await got(site, "/api/v1/replicas")
+        (watch,) = await got(site, "/api/v1/watches")
+
+    (replica,), (held,) = found["replicas"], found["watches"]
+    assert not found["shared"]
+    assert (True, ["default"]) == (replica["alive"], replica["watches"])
+    assert replica["id"] == held["holder"] == watch["holder"]
+    assert (None, None) == (held["token"], held["held_until"])
