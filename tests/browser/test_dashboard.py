@@ -9,7 +9,10 @@ import aiohttp
 import pytest
 from playwright.async_api import expect
 
+from batchwatch.store.replicas import Fleet, Holding
+from tests.support.builders import WATCH, a_replica, at
 from tests.support.looking import DESK, PHONE, looking
+from tests.support.site import a_site, a_watch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +25,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 PAGES = (
     "overview", "batches", "batch", "active", "deliveries", "delivery", "events", "event",
-    "endpoints", "watches", "api", "no-match",
+    "endpoints", "watches", "replicas", "api", "no-match",
 )  # fmt: skip
 
 
@@ -76,14 +79,39 @@ async def test_the_documents_have_their_pictures(
 @pytest.mark.parametrize("page", PAGES)
 async def test_each_page_is_for_everybody(browser: Browser, place: Place, page: str) -> None:
     """In both themes and on a phone: no violation, nothing too wide, no complaint."""
-    path = await path_of(place, page)
+    await is_for_everybody(browser, place.url, await path_of(place, page))
+
+
+async def test_replicas_are_for_everybody(browser: Browser, tmp_path: Path) -> None:
+    """The page that only those see whose store is shared, however long their hosts' names are."""
+    now, names = at(60), [f"batchwatch-{'7d9c5b6f4d-' * 4}{number}" for number in range(3)]
+    fleet = Fleet(
+        now,
+        [a_replica(name, host=name, is_alive=name != names[2]) for name in names],
+        {WATCH: Holding(WATCH, names[0], 3, now, at(0), None, None, now)},
+    )
+    watches = [a_watch(holder=names[0]), a_watch(name="other", holder=None, silence=None)]
+    async with a_site(
+        f"sqlite+aiosqlite:///{tmp_path / 'batchwatch.db'}", fleet=fleet, watches=watches
+    ) as site:
+        await is_for_everybody(browser, site.url, "/replicas")
+        async with looking(browser, site.url, viewport=PHONE) as look:
+            await look.open("/watches")
+            assert 0 == await look.overflow()
+            await look.page.keyboard.press("g")
+            await look.page.keyboard.press("r")
+            await look.page.wait_for_url("**/replicas")
+            await expect(look.page.locator("#held")).to_contain_text("nobody")
+
+
+async def is_for_everybody(browser: Browser, url: str, path: str) -> None:
     for more in (
         {"color_scheme": "light"},
         {"color_scheme": "dark"},
         {"color_scheme": "light", "viewport": PHONE},
         {"color_scheme": "dark", "viewport": {"width": 360, "height": 740}},
     ):
-        async with looking(browser, place.url, **more) as look:
+        async with looking(browser, url, **more) as look:
             await look.open(path)
             assert [] == await look.violations(), more
             assert 0 == await look.overflow(), more

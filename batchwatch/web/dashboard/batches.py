@@ -90,7 +90,7 @@ class BatchPages:
             page=page,
             here=here(request, self._frame.link("batches")),
             known=await self._known() if not page.items else {},
-            watches=self._live.watches(),
+            watches=await self._live.watches(),
         )
 
     async def one(self, request: web.Request) -> web.StreamResponse:

@@ -39,9 +39,13 @@ _LARGEST: Final = 1_000_000  # a number in an address that is believed
 class Frame:
     """Makes pages. Jinja2 is imported, and templates are read, when the first is asked for."""
 
-    def __init__(self, clock: Clock, *, prefix: str = "") -> None:
-        """``prefix`` is the path that a proxy serves all under."""
+    def __init__(self, clock: Clock, *, prefix: str = "", shared: bool = False) -> None:
+        """``prefix`` is the path that a proxy serves all under.
+
+        ``shared`` is whether there can be replicas, and so a page of them.
+        """
         self.prefix = prefix
+        self._shared = shared
         self.static = Static()
         self._clock = clock
 
@@ -79,7 +83,8 @@ class Frame:
             signed_in=getattr(visitor, "signed_in", False),
             csrf=context.pop("csrf", None) or getattr(visitor, "csrf", ""),
             done=_done(request),
-            now=self._clock.now(),
+            now=context.pop("now", None) or self._clock.now(),
+            shared=self._shared,
             version=__version__,
             **context,
         )
@@ -140,6 +145,7 @@ _TONES: Final[Mapping[str, str]] = {
     "COMPLETED": "good", "FAILED": "bad", "CANCELLED": "ended",
     "waiting": "waiting", "pending": "waiting", "in_flight": "running",
     "delivered": "good", "dead": "bad", "cancelled": "ended",
+    "alive": "good", "gone": "ended", "nobody": "bad",
     "well": "good", "failing": "held", "disabled": "bad", "not set": "ended",
     "open": "running", "succeeded": "good", "failed": "bad", "unmapped": "bad",
     "jobless": "held", "unknown": "other",

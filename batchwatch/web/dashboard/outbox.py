@@ -82,7 +82,7 @@ class OutboxPages:
             query=query,
             page=await self._api.events.list_events(query, Asked({})),
             here=here(request, self._frame.link("events")),
-            watches=self._live.watches(),
+            watches=await self._live.watches(),
             types=EVENT_TYPES,
         )
 

@@ -114,7 +114,8 @@ class Overview:
         for name, why in stats.troubles.grave.items():
             yield Concern("bad", name, link("watches"), why)
         for name, why in stats.troubles.ailing.items():
-            yield Concern("held", name, link("endpoints"), why)
+            where = link("watches") if name.startswith("watch ") else link("endpoints")
+            yield Concern("held", name, where, why)
         yield from self._of_endpoints(endpoints, set(stats.troubles.ailing))
         yield from self._of_figures(stats)
         for watch in watches:

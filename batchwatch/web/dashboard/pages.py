@@ -29,7 +29,7 @@ class Dashboard:
         """``access`` says who may see the page at ``/``, and under which path all is served."""
         self._api = api
         self._access = access
-        self._frame = Frame(live.clock, prefix=access.prefix)
+        self._frame = Frame(live.clock, prefix=access.prefix, shared=live.is_shared)
         self._overview = Overview(self._frame, live, api)
         self._batches = BatchPages(self._frame, live, api)
         self._outbox = OutboxPages(self._frame, live, api)
@@ -46,6 +46,7 @@ class Dashboard:
             "/events/{event_id}": self._outbox.event,
             "/endpoints": self._running.endpoints,
             "/watches": self._running.watches,
+            "/replicas": self._running.replicas,
             "/api": self._reference,
         }
         deeds = {

@@ -1,4 +1,4 @@
-"""Endpoints and watches: how they are, and what can be done about it."""
+"""Endpoints, watches and replicas: how they are, and what can be done about it."""
 
 from __future__ import annotations
 
@@ -38,6 +38,11 @@ class RunningPages:
         return self._frame.page(
             request, "watches.html", watches=found, started_at=self._live.started_at
         )
+
+    async def replicas(self, request: web.Request) -> web.Response:
+        """Who polls which watch; all by the clock of the store that they share."""
+        found = await self._api.running.list_replicas(Nothing(), Asked({}))
+        return self._frame.page(request, "replicas.html", found=found, now=found.now)
 
     async def test(self, request: web.Request) -> web.Response:
         """Send a test, and show what came back: it is kept nowhere else."""

@@ -9,6 +9,8 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
@@ -18,16 +20,25 @@ import pytest
 import sqlalchemy as sa
 from yarl import URL
 
-from batchwatch.domain.batch import COMPLETED, FAILED, RUNNING, BatchId, FileOutcome, Status
+from batchwatch.domain.batch import (
+    COMPLETED,
+    FAILED,
+    RUNNING,
+    BatchId,
+    FileOutcome,
+    Status,
+    WatchName,
+)
 from batchwatch.domain.delivery import Attempt, Failure, Settled, State
 from batchwatch.store import StoreError
+from batchwatch.store.replicas import Fleet, Holding
 from batchwatch.store.schema import coverage, gaps
 from batchwatch.web.access import Access
 from batchwatch.web.dashboard.export import MOST
 from batchwatch.web.health import Troubles
 from batchwatch.web.route import Role
-from tests.support.builders import WATCH, a_recorder, a_sighting, at
-from tests.support.site import ENDPOINT, HTML, Site, a_site
+from tests.support.builders import WATCH, a_recorder, a_replica, a_sighting, at
+from tests.support.site import ENDPOINT, HTML, Site, a_site, a_watch
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -35,7 +46,9 @@ if TYPE_CHECKING:
 
     from batchwatch.store import Page
 
-PAGES = ("/", "/batches", "/deliveries", "/events", "/endpoints", "/watches", "/api")
+PAGES = (
+    "/", "/batches", "/deliveries", "/events", "/endpoints", "/watches", "/replicas", "/api",
+)  # fmt: skip
 # Markup, an end of an attribute, a word that turns what follows around, and a path.
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202eevil/../x"
 
@@ -454,6 +467,58 @@ async def test_an_export_that_cannot_go_on_is_broken_off(
     assert b"bat-1," in raw
     assert not raw.endswith(b"0\r\n\r\n")
     assert [] == caplog.records
+
+
+# -------------------------------------------------------------------------------- replicas
+
+
+def a_fleet() -> Fleet:
+    """One that lives, one that is gone, and a watch of each; the store's clock is a day ahead."""
+    now = at(86_400)
+    held = Holding(WATCH, "here-1", 7, now + timedelta(seconds=9), now, None, None, now)
+    lost = replace(held, watch=WatchName("lost"), holder=None, held_until=now, token=3)
+    replicas = [
+        a_replica("here-1", started_at=now - timedelta(hours=2), seen_at=now),
+        a_replica(HOSTILE, is_alive=False, seen_at=now - timedelta(minutes=3), in_flight=4),
+    ]
+    return Fleet(now, replicas, {one.watch: one for one in (held, lost)})
+
+
+async def test_who_polls_what_is_shown_by_the_clock_of_the_store(url: str) -> None:
+    """Whatever this host's says; and what nobody polls is said."""
+    watches = [
+        a_watch(holder="here-1", silence=12.0),
+        a_watch(name="lost", holder=None, silence=None, allowance=None, troubles=("nobody",)),
+    ]
+    async with a_site(url, fleet=a_fleet(), watches=watches) as site:
+        texts = {path: in_words(await site.page(path)) for path in ("/replicas", "/watches", "/")}
+        whole = await site.page("/replicas")
+
+    told = texts["/replicas"]
+    assert "Runs for 2 h Seen just now" in told
+    assert "gone" in told
+    assert "Seen 3 min ago Polls no watch · 4 deliveries in flight" in told.replace("  ", " ")
+    assert "default here-1 just now 12 s ago" in told
+    assert "lost nobody just now none yet" in told
+    assert "<script>alert" not in whole
+    assert "Polled by here-1" in texts["/watches"]
+    assert "No replica polls it" in texts["/watches"]
+    assert all("Replicas" in text for text in texts.values())
+
+
+async def test_a_store_for_one_daemon_has_no_table_of_replicas(url: str) -> None:
+    """Nor a way there; whoever comes by hand is told why."""
+    async with a_site(url) as site:
+        overview, text = await site.page("/"), await site.page("/replicas")
+
+    assert 'href="/replicas"' not in overview + text
+    assert "which has one daemon: this one" in text
+    assert "Who polls what" not in text
+
+
+def in_words(page: str) -> str:
+    """What is to be read on it."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
 
 
 # ----------------------------------------------------------------------------------- deeds
