@@ -27,6 +27,7 @@ from batchwatch.settings.tls import tls_contexts
 from batchwatch.store import Database, StoreError, Views
 from batchwatch.store.errors import SchemaTooOld
 from batchwatch.store.file import check_writable, file_of, holder_of
+from batchwatch.store.replicas import Replicas
 from batchwatch.store.schema import HEAD
 from batchwatch.traces import trouble
 from batchwatch.web.hooks import PATH as HOOKS_PATH
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from batchwatch.deliver.guard import Guard
     from batchwatch.deliver.signing import Key
     from batchwatch.settings import EndpointSettings, SecretUrl, Settings, WatchSettings
+    from batchwatch.store.replicas import Replica
     from batchwatch.store.views import OutboxDepth
 
 _LATELY: Final = timedelta(days=3)  # in which two watches may have seen the same
@@ -70,7 +72,13 @@ async def check(settings: Settings, *, clock: Clock) -> AsyncIterator[Finding]:
         yield finding
     file = file_of(settings.database_url.get_secret_value())
     daemon = None if file is None else holder_of(file)
-    if daemon is not None:
+    if file is None and (alive := await _alive(settings)):
+        ids = ", ".join(one.id for one in alive)
+        text = f"running on this store: {ids}; what was changed counts once they restart"
+        yield Finding(Verdict.OK, "daemon", text)
+        here = any(one.host == socket.gethostname() for one in alive)
+        daemon = "" if here else None  # its process is not known
+    elif daemon is not None:
         text = f"it is running as process {daemon or '?'}; what was changed counts once it restarts"
         yield Finding(Verdict.OK, "daemon", text)
     async for finding in _store(settings, file=file, is_running=daemon is not None):
@@ -88,6 +96,19 @@ async def check(settings: Settings, *, clock: Clock) -> AsyncIterator[Finding]:
     if settings.heartbeat_url:
         yield await _switch(settings, settings.heartbeat_url)
     yield await _listen(settings, daemon)
+
+
+async def _alive(settings: Settings) -> list[Replica]:
+    """The replicas on a store that several may share; none where it cannot be read."""
+    try:
+        database = await Database.open(settings.database_url.get_secret_value(), exclusive=False)
+        try:
+            fleet = await Replicas(database).fleet()
+        finally:
+            await database.close()
+    except StoreError:
+        return []  # which is told of the store
+    return [one for one in fleet.replicas if one.is_alive]
 
 
 def _settings(settings: Settings) -> Iterator[Finding]:

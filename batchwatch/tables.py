@@ -208,6 +208,50 @@ def print_endpoints(rows: list[dict[str, Any]]) -> None:
     )
 
 
+def print_replicas(found: dict[str, Any]) -> None:
+    """One line for each replica, and one for each watch with who polls it."""
+    console = Console(**_AS_IT_IS)
+    found = printable(found)
+    now, rows, watches = found["now"], found["replicas"], found["watches"]
+    if rows:
+        columns = {
+            "replica": [Text(row["id"]) for row in rows],
+            "state": [
+                Text("alive", "green") if row["alive"] else Text("gone", "red") for row in rows
+            ],
+            "seen": [Text(f"{_ago(row['seen_at'], now)} ago") for row in rows],
+            "up": [Text(_ago(row["started_at"], now)) for row in rows],
+            "host": [Text(row["host"]) for row in rows],
+            "version": [Text(row["version"]) for row in rows],
+            "in flight": [Text(str(row["in_flight"])) for row in rows],
+            "polls": [
+                Text(f"{len(row['watches'])}: {', '.join(row['watches'])}")
+                if row["watches"]
+                else Text("0")
+                for row in rows
+            ],
+        }
+        _print_table(console, columns)
+        console.print()
+    columns = {
+        "watch": [Text(row["watch"]) for row in watches],
+        "polled by": [
+            Text(row["holder"]) if row["holder"] else Text("nobody", "red") for row in watches
+        ],
+        "for": [Text(_ago(row["since"], now)) for row in watches],
+        "last good pass": [
+            Text(f"{_ago(row['last_good_poll'], now)} ago" if row["last_good_poll"] else "")
+            for row in watches
+        ],
+        "lease ends": [
+            Text(f"in {_ago(now, row['held_until'])}" if row["held_until"] else "")
+            for row in watches
+        ],
+        "token": [Text("" if row["token"] is None else str(row["token"])) for row in watches],
+    }
+    _print_table(console, columns)
+
+
 def proof_lines(row: dict[str, Any]) -> list[tuple[str, str]]:
     """What is proven of a watch: the verdict on each line, and the line."""
     row = printable(row)

@@ -24,6 +24,7 @@ from batchwatch.metrics import Metrics
 from batchwatch.parts import asking_of, cloud_of, key_source, upstream_session, watch_of
 from batchwatch.store import Database, Store, StoreError, Views
 from batchwatch.store.file import file_of, holder_of
+from batchwatch.store.replicas import Replicas
 from batchwatch.store.temporary import opened
 
 if TYPE_CHECKING:
@@ -203,26 +204,33 @@ class Wait:
     async def _look_beside(self) -> set[BatchId]:
         """Read the daemon's store; which of those that are not over it goes on following."""
         url = self._settings.database_url.get_secret_value()
-        file = file_of(url)
         try:
             if self._theirs is None:
                 self._theirs = await Database.open(url, exclusive=False)
                 self._stack.push_async_callback(self._theirs.close)
             views = Views(self._theirs)
             found = await self._standings(views, self.missing, of=self._settings.watches)
+            polled = await self._polled(self._theirs)
         except StoreError as error:
             log.debug("store.unread", reason=str(error))  # there is none: nobody else follows them
             return set()
-        runs = file is None or holder_of(file) is not None
         followed = set()
         for standing in found:
             over = standing.is_over(settled=self._settled)
-            if over or (runs and standing.is_followed):
+            if over or (standing.watch in polled and standing.is_followed):
                 self.standings[standing.id] = standing
                 self._views[standing.id] = views
                 if not over:
                     followed.add(standing.id)
         return followed
+
+    async def _polled(self, database: Database) -> Collection[str]:
+        """The watches that a daemon polls at present."""
+        file = file_of(self._settings.database_url.get_secret_value())
+        if file is not None:
+            return self._settings.watches if holder_of(file) is not None else ()
+        held = await Replicas(database).holdings()
+        return {one.watch for one in held if one.holder is not None}
 
     async def _look_alone(self, ids: Sequence[BatchId]) -> float:
         """Ask LlamaCloud; seconds until that makes sense again."""

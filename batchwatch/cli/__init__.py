@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from batchwatch import __version__
-from batchwatch.cli import backup, daemon, hints, move, proof, receivers, store, tail, wait
+from batchwatch.cli import (
+    backup,
+    daemon,
+    hints,
+    move,
+    proof,
+    receivers,
+    replicas,
+    store,
+    tail,
+    wait,
+)
 from batchwatch.cli.terminal import Json, print_json
 
 if TYPE_CHECKING:
@@ -79,6 +90,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {  # as --help lists them
     "endpoints": store.endpoints,
     "enable": store.enable,
     "disable": store.disable,
+    "replicas": replicas.replicas,
     "backup": backup.backup,
     "migrate": move.migrate,
     "copy": move.copy,

@@ -13,6 +13,7 @@ from batchwatch.cli.terminal import (
     Config,
     Json,
     fail,
+    fleet_of,
     from_store,
     known_endpoint,
     moment_of,
@@ -304,8 +305,12 @@ def _confirm(what: str, *, can_ask: bool) -> None:
 def _by_whom(config: str | None) -> str:
     from batchwatch.store.file import file_of, holder_of  # noqa: PLC0415
 
-    file = file_of(settings_of(config, for_run=False).database_url.get_secret_value())
-    runs = file is None or holder_of(file) is not None
+    settings = settings_of(config, for_run=False)
+    file = file_of(settings.database_url.get_secret_value())
+    if file is None:
+        runs = any(one.is_alive for one in fleet_of(settings).replicas)
+        return "by a replica that is running" if runs else "once a replica is started"
+    runs = holder_of(file) is not None
     return "by the daemon that is running" if runs else "once the daemon is started"
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from batchwatch.settings import Settings
     from batchwatch.settings.kinds import Kind
     from batchwatch.store import Views
+    from batchwatch.store.replicas import Fleet
 
 
 _T = TypeVar("_T")
@@ -85,6 +86,24 @@ def from_store(config: str | None, ask: Callable[[Views], Awaitable[_T]]) -> _T:
         database = await Database.open(settings.database_url.get_secret_value(), exclusive=False)
         try:
             return await ask(Views(database))
+        finally:
+            await database.close()
+
+    try:
+        return asyncio.run(look())
+    except StoreError as error:
+        fail(str(error))
+
+
+def fleet_of(settings: Settings) -> Fleet:
+    """Who shares the store; one that cannot be read ends the command."""
+    from batchwatch.store import Database, StoreError  # noqa: PLC0415
+    from batchwatch.store.replicas import Replicas  # noqa: PLC0415
+
+    async def look() -> Fleet:
+        database = await Database.open(settings.database_url.get_secret_value(), exclusive=False)
+        try:
+            return await Replicas(database).fleet()
         finally:
             await database.close()
 

@@ -40,7 +40,18 @@ COMMANDS = (
         "prove",
         "audit",
     ),
-    *("deliveries", "replay", "test", "endpoints", "enable", "disable", "migrate", "copy"),
+    *(
+        "deliveries",
+        "replay",
+        "test",
+        "endpoints",
+        "enable",
+        "disable",
+        "replicas",
+        "backup",
+        "migrate",
+        "copy",
+    ),
     *("version", "secret"),
 )
 PATH = "/services/T0001/B0002/path-s3cret"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -364,3 +365,28 @@ def test_what_upstream_says_is_no_markup_for_the_terminal(
     assert "\x1b" not in result.stdout
     shown = words.replace("\x1b", "").replace("\x07", "")
     assert (0, times) == (result.exit_code, result.stdout.count(shown))
+
+
+async def test_replicas_of_a_file_are_one_daemon_which_runs_or_not(tmp_path: Path) -> None:
+    """Either is no trouble; programs get the form that a shared store has."""
+    environ = {"BATCHWATCH_DATA_DIR": str(tmp_path)}
+
+    def told() -> tuple[int, str, Any]:
+        text, rows = (called("replicas", *more, environ=environ) for more in ((), ("--json",)))
+        return text.exit_code + rows.exit_code, text.stdout, json.loads(rows.stdout)
+
+    code, text, found = told()
+    assert 0 == code
+    assert "is a store for one daemon: none runs; batchwatch run starts it." in text
+    assert (False, [], [None]) == (
+        found["shared"],
+        found["replicas"],
+        [one["holder"] for one in found["watches"]],
+    )
+
+    async with recorded(f"sqlite+aiosqlite:///{tmp_path}/batchwatch.db"):
+        code, text, found = told()
+    assert 0 == code
+    assert f"it runs as process {os.getpid()} and polls default." in text
+    assert [["default"]] == [one["watches"] for one in found["replicas"]]
+    assert [str(os.getpid())] == [one["holder"] for one in found["watches"]]
