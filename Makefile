@@ -39,7 +39,7 @@ check: setup ## run every static check: the line that CI runs beside the tests
 	$(BIN)/lint-imports
 	$(BIN)/yamllint --strict .
 	$(BIN)/hadolint Dockerfile
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml deploy/compose.live.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml deploy/compose.live.yaml deploy/compose.replicas.yaml
 
 .PHONY: bench
 bench: setup ## measure it beside the bare alternatives (ARGS=--help lists the benchmarks)
@@ -58,8 +58,8 @@ fmt: setup ## format the code and mend what ruff can mend
 
 # The lock is for every Python and platform that the project supports, and names no index, so
 # that it installs from whichever one the machine is set up for. dev.txt is resolved first and
-# the others from it: what is tested is what ships. The extras ed25519 and otel ship, too: they
-# cost nothing until somebody uses them, and an image cannot be added to.
+# the others from it: what is tested is what ships. The extras ed25519, otel and postgres ship,
+# too: they cost nothing until somebody uses them, and an image cannot be added to.
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command 'make lock' $(ARGS)
 
@@ -67,7 +67,7 @@ LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashe
 lock: ## resolve the requirements anew into requirements/ (ARGS=--upgrade; needs uv)
 	@command -v uv >/dev/null || { echo 'make lock: uv is not on the PATH; see its docs, or: pipx install uv' >&2; exit 1; }
 	$(LOCK) --output-file requirements/dev.txt --group dev pyproject.toml
-	$(LOCK) --output-file requirements/run.txt --no-annotate --constraint requirements/dev.txt --extra ed25519 --extra otel pyproject.toml
+	$(LOCK) --output-file requirements/run.txt --no-annotate --constraint requirements/dev.txt --extra ed25519 --extra otel --extra postgres pyproject.toml
 	$(LOCK) --output-file requirements/build.txt --no-annotate --constraint requirements/dev.txt --group build
 
 .PHONY: dist

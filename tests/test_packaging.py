@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
 LOCKS = ("run", "build", "dev")
+SHIPPED = ("ed25519", "otel", "postgres")  # extras that the image has, for it cannot be added to
 
 
 # ------------------------------------------------------------------------------------- locks
@@ -79,11 +81,12 @@ def test_the_comments_of_a_lock_name_no_index_and_no_machine(lock: str) -> None:
     ("lock", "wanted"),
     [
         ("run", [Requirement(line) for line in PYPROJECT["project"]["dependencies"]]),
+        ("run", [Requirement(line) for extra in SHIPPED for line in EXTRAS[extra]]),
         ("build", [Requirement(line) for line in PYPROJECT["build-system"]["requires"]]),
         ("build", list(group("build"))),
         ("dev", list(group("dev"))),
     ],
-    ids=["run", "build-system", "build", "dev"],
+    ids=["run", "extras", "build-system", "build", "dev"],
 )
 def test_a_lock_answers_what_pyproject_asks(lock: str, wanted: list[Requirement]) -> None:
     """Whoever changes a requirement and forgets `make lock` hears of it here."""
@@ -243,7 +246,7 @@ async def health_check(listen: str) -> int:
 # ------------------------------------------------------------------------------------ deploy
 
 
-COMPOSE_FILES = ("compose.yaml", "compose.live.yaml")
+COMPOSE_FILES = ("compose.yaml", "compose.live.yaml", "compose.replicas.yaml")
 
 
 def compose(file: str) -> dict[str, Any]:
@@ -358,7 +361,7 @@ def under_systemd(_: str, secrets: Path) -> tuple[dict[str, str], str]:
 
 @pytest.mark.parametrize(
     ("deployed", "file"),
-    [(composed, "compose.yaml"), (composed, "compose.live.yaml"), (under_systemd, "")],
+    [*((composed, file) for file in COMPOSE_FILES), (under_systemd, "")],
 )
 def test_a_deployment_with_its_secrets_and_a_url_is_all_that_the_daemon_needs(
     deployed: Callable[[str, Path], tuple[dict[str, str], str]], file: str, tmp_path: Path
@@ -366,6 +369,9 @@ def test_a_deployment_with_its_secrets_and_a_url_is_all_that_the_daemon_needs(
     """It starts without a complaint about any setting, and may drain before it is killed."""
     for secret in ("llama_cloud_api_key", "webhook_secret"):
         (tmp_path / secret).write_text(f"whsec_{'A' * 44}\n")
+    if file == "compose.replicas.yaml":
+        url = "postgresql://batchwatch:password@postgres/batchwatch\n"
+        (tmp_path / "database_url").write_text(url)
     environ, patience = deployed(file, tmp_path)
 
     settings = load(environ=environ | {"BATCHWATCH_WEBHOOK_URL": "https://receiver.example/"})
