@@ -69,17 +69,7 @@ def warnings(given: Settings) -> tuple[str, ...]:
         *_about_endpoints(given),
         *_about_heartbeats(given),
         *_about_access(given),
-        *_about_the_store(given),
     )
-
-
-def _about_the_store(given: Settings) -> Iterator[str]:
-    if given.database_url.get_secret_value().startswith("postgresql"):
-        yield (
-            "database_url is a PostgreSQL, which is new here and not finished: replicas share no "
-            "rate limits and no breakers, and nothing of it was tried for long. "
-            "Use SQLite where it must not fail."
-        )
 
 
 def overlaps(given: Settings) -> Iterator[tuple[str, str]]:
