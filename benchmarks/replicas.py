@@ -27,7 +27,7 @@ from benchmarks.rounds import compared, steps, take_turns
 if TYPE_CHECKING:
     from benchmarks.progress import Progress
 
-COUNT: Final = 8_000  # notifications a turn, each of a batch of its own
+COUNT: Final = 6_000  # notifications a turn, each of a batch of its own
 ROUNDS: Final = 5
 QUICK_COUNT: Final = 2_000
 QUICK_ROUNDS: Final = 3

@@ -49,7 +49,7 @@ def upgrade() -> None:
         ["watch", "vanished_at"],
         **_where("vanished_at IS NOT NULL"),
     )
-    op.create_index("ix_batches_id", "batches", ["id"])
+    op.create_index("ix_batches_id", "batches", ["id"], postgresql_ops={"id": "text_pattern_ops"})
 
     op.create_table(
         "endpoints",
