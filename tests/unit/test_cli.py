@@ -40,8 +40,8 @@ COMMANDS = (
         "prove",
         "audit",
     ),
-    *("deliveries", "replay", "test", "endpoints", "enable", "disable", "migrate", "copy"),
-    *("version", "secret"),
+    *("deliveries", "replay", "test", "endpoints", "enable", "disable"),
+    *("backup", "migrate", "copy", "version", "secret"),
 )
 PATH = "/services/T0001/B0002/path-s3cret"
 

@@ -24,7 +24,7 @@ COLLECTORS = Metrics().collectors
 UNITS = re.compile(r"(_seconds|_total|_batches|_deliveries|_requests|_per_second|_state)$")
 LABELS = {
     "watch", "endpoint", "outcome", "status", "to_status", "kind", "state", "fate",
-    "route", "method",
+    "route", "method", "table",
 }  # fmt: skip
 NEVER = {"batch", "batch_id", "event", "event_id", "delivery_id", "file", "job", "url", "reason"}
 
