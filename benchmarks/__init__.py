@@ -8,6 +8,7 @@
     write     changes and acknowledgements per second on both engines, and writers in turns
     sizes     what a batch takes on PostgreSQL, by table and by index
     budget    a simulated day of a thousand watches: what they ask LlamaCloud for
+    soak      a simulated month on both engines, with what is old removed: whether the store grows
     idle      memory at rest, and the time from start to the first request
 
 Whatever is compared runs in turns, A B C A B C, so that a neighbour's load falls on all alike;

@@ -388,7 +388,7 @@ class History:
         self.staying_events: set[int] = set()
         for number, row in enumerate(found):
             self._batch(f"bat-{number}", row)
-        for row in more:
+        for row in sorted(more, key=lambda one: -one["age"]):  # as they are told
             seq = self._event(row["type"], WATCH, None, ago(row["age"]), row["states"])
             owed = any(state.is_open for state in row["states"])
             if owed or ago(row["age"]) >= at(NOW) - KEPT:

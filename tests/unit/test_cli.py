@@ -40,19 +40,8 @@ COMMANDS = (
         "prove",
         "audit",
     ),
-    *(
-        "deliveries",
-        "replay",
-        "test",
-        "endpoints",
-        "enable",
-        "disable",
-        "replicas",
-        "backup",
-        "migrate",
-        "copy",
-    ),
-    *("version", "secret"),
+    *("deliveries", "replay", "test", "endpoints", "enable", "disable"),
+    *("replicas", "backup", "migrate", "copy", "version", "secret"),
 )
 PATH = "/services/T0001/B0002/path-s3cret"
 

@@ -26,7 +26,7 @@ UNITS = re.compile(
 )
 LABELS = {
     "watch", "endpoint", "outcome", "status", "to_status", "kind", "state", "fate",
-    "route", "method",
+    "route", "method", "table",
 }  # fmt: skip
 NEVER = {"batch", "batch_id", "event", "event_id", "delivery_id", "file", "job", "url", "reason"}
 
