@@ -43,7 +43,7 @@ _SETTINGS: Final = {
     "application_name": "batchwatch",
     "statement_timeout": "30s",
     "lock_timeout": "10s",
-    "idle_in_transaction_session_timeout": "60s",
+    "idle_in_transaction_session_timeout": "5s",
     "jit": "off",  # it takes longer to compile our statements than to run them
 }
 _HASTY: Final = {"synchronous_commit": "off"}

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from batchwatch.domain.batch import WatchName
 from batchwatch.store import Database
-from batchwatch.store.errors import LeaseLost
+from batchwatch.store.errors import LeaseLost, StoreUnreachable
 from batchwatch.store.leases import Leases
+from batchwatch.store.replicas import LIFE
 from batchwatch.store.schema import leases, replicas
 from tests.store.conftest import empty
 from tests.support.builders import at
@@ -157,6 +158,36 @@ async def test_nobody_takes_over_in_the_middle_of_a_write(postgres: str) -> None
         assert {ONE: 2} == await second.take([ONE])
         await mine.close()
         await other.close()
+
+
+async def test_who_freezes_in_the_middle_of_a_write_holds_up_nobody_for_long(
+    postgres: str,
+) -> None:
+    """The server ends its transaction, sooner than its lease does."""
+    setting = "idle_in_transaction_session_timeout"
+    async for url in a_database(postgres, made=True):
+        soon = sa.make_url(url).update_query_dict({setting: "100ms"})
+        frozen = await Database.open(soon.render_as_string(hide_password=False))
+        other = await Database.open(url)
+        first, second = of(frozen, "first"), of(other, "second")
+        await first.take([ONE])
+
+        async def write() -> None:
+            async with frozen.write() as connection:
+                await first.guard(connection, ONE)
+                await end(other, ONE)  # waits for it, and then it is over
+                assert {ONE: 2} == await second.take([ONE])
+                await connection.execute(sa.select(1))  # awake again
+
+        with pytest.raises(StoreUnreachable):
+            await write()
+        async with other.read() as connection:
+            usual = (await connection.execute(sa.text(f"SHOW {setting}"))).scalar_one()
+        await frozen.close()
+        await other.close()
+
+    assert "5s" == usual
+    assert LIFE > 2 * timedelta(seconds=5), "a token is renewed before it, and looked for after it"
 
 
 async def test_all_that_come_at_once_share_what_there_is(postgres: str) -> None:
