@@ -86,8 +86,9 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
     async with AsyncExitStack() as stack:
         traces = await stack.enter_async_context(opened(os.environ, version=__version__))
         metrics = Metrics()
-        database = await _opened(settings.database_url.get_secret_value(), stop=stop, clock=clock)
-        stack.push_async_callback(database.close)
+        database = await stack.enter_async_context(_opened(settings, stop=stop, clock=clock))
+        if database is None:
+            return
         database.timed = lambda kind: metrics.store_time.labels(kind).time()
         pulse = Pulse(metrics)
 
@@ -220,18 +221,27 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
     log.info("daemon.stopped")
 
 
-async def _opened(url: str, *, stop: asyncio.Event, clock: Clock) -> Database:
-    """The store; a server of it that is started with us is waited for."""
-    begun, waits = clock.monotonic(), False
-    while True:
+@asynccontextmanager
+async def _opened(
+    settings: Settings, *, stop: asyncio.Event, clock: Clock
+) -> AsyncIterator[Database | None]:
+    """The store; a server of it that is started with us is waited for. None: we are to stop."""
+    begun, waits, database = clock.monotonic(), False, None
+    while database is None:
         try:
-            return await Database.open(url)
+            database = await Database.open(settings.database_url.get_secret_value())
         except StoreUnreachable as error:
-            if stop.is_set() or clock.monotonic() - begun > SERVER_STARTS:
+            if clock.monotonic() - begun > SERVER_STARTS:
                 raise
             (log.debug if waits else log.warning)("store.awaited", reason=str(error))
             waits = True
-        await clock.wait(stop, LOOK)
+            if await clock.wait(stop, LOOK):
+                break
+    try:
+        yield database
+    finally:
+        if database is not None:
+            await database.close()
 
 
 def _makers(  # noqa: PLR0913  # all that a watch takes

@@ -121,6 +121,11 @@ class Dispatcher:
         """Whether others may have taken over what we have claimed: nothing of it is to be sent."""
         return self._leases is not None and not self._leases.is_seen
 
+    @property
+    def epoch(self) -> int:
+        """Which of the times it is that the others have seen us without a break."""
+        return self._leases.epoch if self._leases else 0
+
     def tell_others(self, notice: HeldBack | Resumed | Paused) -> None:
         """Let the other replicas hear how an endpoint is."""
         if self._leases is not None:
@@ -134,7 +139,7 @@ class Dispatcher:
 
     async def release(self) -> int:
         """Give back what is in flight and in nobody's hands."""
-        return await self.outbox.release()
+        return await self.outbox.release(judges=self._leases is None or self._leases.may_judge)
 
     def troubles(self) -> Mapping[EndpointName, str]:
         """Why endpoints are not well, where they are not."""
@@ -232,6 +237,7 @@ class Dispatcher:
             raise
         except Exception:
             log.exception("delivery.lost", delivery_id=settled.delivery.id)
+            self.outbox.held.discard(settled.delivery.id)  # it comes back when its lease is over
 
     async def _write_noted(self) -> None:
         while self._noted:

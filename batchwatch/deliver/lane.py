@@ -54,7 +54,7 @@ class Lane:
         self._outbox = dispatcher.outbox
         self._clock = dispatcher.clock
         self._signal = dispatcher.outbox.signal(endpoint.name)
-        self._queue: asyncio.Queue[Claimed | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[Claimed, int] | None] = asyncio.Queue()  # and its epoch
         self._at_hand = 0  # claimed, and neither tried nor given back
         self._sending = 0
         self._unsent: list[Claimed] = []  # to be given back
@@ -211,13 +211,14 @@ class Lane:
 
     async def _claim_page(self, limit: int) -> float:
         """Claim what is due; seconds until there may be more, unless the signal comes first."""
+        epoch = self._dispatcher.epoch
         try:
             page = await self._outbox.claim(
                 self.endpoint.name, limit=limit, lease=timedelta(seconds=self._lease)
             )
             self._at_hand += len(page)
             for delivery in page:
-                self._queue.put_nowait(delivery)
+                self._queue.put_nowait((delivery, epoch))
             if len(page) == limit:
                 return 0.0
             return await self._until_due()
@@ -258,8 +259,9 @@ class Lane:
         self._at_hand -= len(unsent)
 
     async def _work(self) -> None:
-        while (delivery := await self._queue.get()) is not None:
-            if self._dispatcher.is_stopping or not await self._may_send():
+        while (item := await self._queue.get()) is not None:
+            delivery, epoch = item
+            if self._dispatcher.is_stopping or not await self._may_send(epoch):
                 self._unsent.append(delivery)
                 if self._queue.empty():
                     self.wake()
@@ -277,9 +279,9 @@ class Lane:
             if self._lacks:
                 self._freed.set()
 
-    async def _may_send(self) -> bool:
-        """Whether a request may go now; waits for its turn by the rate limit."""
-        if self._hold() > 0:
+    async def _may_send(self, epoch: int) -> bool:
+        """Whether what was claimed in ``epoch`` may go now; waits for its turn by the rate."""
+        if self._hold() > 0 or epoch != self._dispatcher.epoch:
             return False
         if (rate := self._rate) is None:
             return True
@@ -288,7 +290,8 @@ class Lane:
         self._next_slot = slot + 1.0 / rate
         if slot > now:
             await self._clock.wait(self._dispatcher.stopping, slot - now)
-        return not self._dispatcher.is_stopping and self._hold() <= 0
+        may_go = self._hold() <= 0 and epoch == self._dispatcher.epoch
+        return may_go and not self._dispatcher.is_stopping
 
     def _hold(self) -> float:
         """Seconds that the endpoint is to be left alone; 0 if it may be sent to."""

@@ -34,7 +34,7 @@ SLICES: Final = 10  # that it forgets them by
 TRIES_TO_OPEN: Final = 10
 SHARE_TO_OPEN: Final = 0.7  # of these, failed
 PROBE_AFTER: Final = 30.0  # seconds
-FOLLOW_AFTER: Final = 75.0  # seconds without a word of the replica that probes: a probe and more
+FOLLOW_AFTER: Final = 75.0  # seconds, while another replica probes as well
 OFFLINE_PROBE_AFTER: Final = 5.0  # seconds; to find out that the network is back costs nobody much
 
 FAILING_TO_TELL: Final = 300.0  # seconds of nothing but failure until somebody is told
@@ -60,6 +60,7 @@ class Breaker:
         self._next_probe: float | None = None  # None: closed
         self._is_probing = False
         self._openings = 0  # so far; a probe counts for the one that it was sent in
+        self._follows = False  # another replica's word
         self.is_offline = False  # open because nobody can be reached from here
 
     @property
@@ -87,7 +88,7 @@ class Breaker:
         if self.is_open:
             # What was sent before it opened says nothing new.
             if self._is_the(probe):
-                self._open(now, PROBE_AFTER)
+                self._open(now, FOLLOW_AFTER if self._follows else PROBE_AFTER)
             return
         self._count(now, failed=failed)
         if failed and self._fails_mostly():
@@ -105,9 +106,15 @@ class Breaker:
             self.is_offline = True
 
     def follow(self, now: float) -> None:
-        """Another replica found that the endpoint fails: that one probes, and we if it is gone."""
-        if not self._is_probing:
-            self._open(now, FOLLOW_AFTER)
+        """Another replica found that the endpoint fails: the next try from here is a probe.
+
+        It may go at once, for it may be the other's way to it that is broken;
+        if it fails, too, the other probes more often. Whoever knows already
+        learns nothing, and puts off nothing.
+        """
+        if not self.is_open:
+            self._open(now, 0.0)
+            self._follows = True
 
     def hurry(self, now: float) -> None:
         """Another replica found that the endpoint is well: probe it now."""
@@ -124,6 +131,7 @@ class Breaker:
 
     def _close(self) -> None:
         self._next_probe, self._is_probing, self.is_offline = None, False, False
+        self._follows = False
         self._slices.clear()
 
     def _count(self, now: float, *, failed: bool) -> None:
@@ -222,24 +230,29 @@ class Record:
 
         This record came from ``base``; where ``stored`` is another by now, a
         command or another replica was faster. What disables stays, for only a
-        command enables; what it took from another it has taken; and time
-        that both saw it fail counts once.
+        command enables; what it took from another it has taken, and with that
+        ended a failure that this record still counts; and time that both saw
+        it fail counts once.
         """
         if stored == base:
             return self, events
         if stored.disabled_at is not None:
             return stored, ()
-        if self.disabled_at is not None:
-            return replace(self, alarm_since=stored.alarm_since or self.alarm_since), events
-        if self.failing_since is None:
+        if self.disabled_at is None and self.failing_since is None:
             well, event = stored.succeeded(now=now)
             return well, [event] if event else ()
-        if stored.failing_since is None:
+        has_ended = stored.failing_since is None or (
+            base.failing_since is not None and stored.failing_since != base.failing_since
+        )
+        by_time = self.disabled_at is None or self.failing_for >= FAILING_TO_DISABLE
+        if has_ended and by_time:
             return stored, ()
+        if self.disabled_at is not None:
+            return replace(self, alarm_since=stored.alarm_since or self.alarm_since), events
         told = [one for one in (self.told, stored.told) if one is not None]
         both = replace(
             self,
-            failing_since=min(self.failing_since, stored.failing_since),
+            failing_since=stored.failing_since,
             failing_for=max(self.failing_for, stored.failing_for),
             told=max(told, default=None),
             alarm_since=stored.alarm_since or self.alarm_since,

@@ -187,9 +187,9 @@ class Batches:
                 longest=[known[BatchId(one)] for one in longest],
             )
             judged = decide({one: known[one] for one in ids if one in known}, docket)
-            await self._write(connection, watch, judged.changes)
-            if judged.slow != docket.slow:
+            if judged.slow != docket.slow:  # first the watch, then events: as all who write both
                 await write_slow(connection, watch, judged.slow)
+            await self._write(connection, watch, judged.changes)
         self._outbox.committed(judged.changes.events)
         return judged
 

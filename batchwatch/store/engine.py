@@ -52,6 +52,8 @@ T = TypeVar("T")
 CHANNEL: Final = "batchwatch"  # of PostgreSQL's notifications
 _TURN: Final = 0x62617463  # the lock of whoever writes events
 _SCHEMA: Final = 0x62617464  # and of whoever changes the tables
+_LINES: Final = 0x62617466  # and of whoever moves lines, with a number
+_LINE_LOCKS: Final = 1_024  # a power of two
 _NOTICE: Final = 7_999  # bytes that a notification may have
 _LOCK_TIMEOUT: Final = 1_000  # ms to wait for a table that is to be changed
 _LONG: Final = 86_400.0  # seconds that an index may take
@@ -217,7 +219,9 @@ class Database:
             raise self._translated(error) from error
 
     @asynccontextmanager
-    async def write(self, *, durable: bool = True) -> AsyncIterator[AsyncConnection]:
+    async def write(
+        self, *, durable: bool = True, waits: bool = True
+    ) -> AsyncIterator[AsyncConnection]:
         """A transaction: committed at the end, or rolled back and nothing of it written.
 
         An outbox is a promise: once a transition is committed, its
@@ -227,12 +231,15 @@ class Database:
         and acknowledgements, for what is forgotten of them is sent again
         under the same id.
 
+        Of what we write, one ``waits`` for the other; on a server what must
+        not be late need not.
+
         To be used in methods that are :func:`unbroken`.
         """
         try:
             engine = self._engine if durable else self._hasty
             with self.timed("write"):
-                async with self._turn(engine) as connection:
+                async with self._turn(engine, waits=waits) as connection:
                     await connection.execution_options(writes=True)
                     async with connection.begin():
                         yield connection
@@ -265,9 +272,11 @@ class Database:
             raise self._translated(error) from error
 
     @asynccontextmanager
-    async def _turn(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    async def _turn(
+        self, engine: AsyncEngine, *, waits: bool = True
+    ) -> AsyncIterator[AsyncConnection]:
         """A connection of the one writer that there is at a time."""
-        async with self._writer:
+        async with self._writer if waits or not self.is_shared else nullcontext():
             self._look_for_the_file()
             async with engine.connect() as connection:
                 yield connection
@@ -350,14 +359,16 @@ class Database:
 
         Else one that ends the head of a line and one that adds to it, at the
         same time, see nothing of each other, and nobody moves it up. In one
-        order, so that two never wait for each other.
+        order, so that two never wait for each other. Lines share locks, for
+        a server has room for some thousands, and there may be more lines.
         """
         if self.dialect == "sqlite" or not lines:
             return
         keys = sorted({f"{one['endpoint']} {one['subject']}" for one in lines})
         key = self.values("keys").c.value
-        hashed = sa.select(sa.func.hashtextextended(key, 0).label("key")).order_by("key")
-        lock = sa.func.pg_advisory_xact_lock(hashed.subquery("hashed").c.key)
+        number = sa.func.hashtext(key).op("&")(_LINE_LOCKS - 1).label("number")
+        numbers = sa.select(number).distinct().order_by("number").subquery("numbers")
+        lock = sa.func.pg_advisory_xact_lock(_LINES, numbers.c.number)
         await connection.execute(
             sa.select(sa.func.count()).select_from(sa.select(lock).subquery()),
             {"keys": msgspec.json.encode(keys).decode()},

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 log = get_logger()
 
 RENEWALS: Final = 3  # in the life of a lease
+PROMPT: Final = 1.0  # seconds that an answer may take that tells what time it is
 APART: Final = 5.0  # seconds; NTP keeps hosts within milliseconds
 RETRY: Final = 1.0  # seconds until a store that failed is asked again
 FORGOTTEN: Final = 20  # times the life of a lease without a sign of a replica
@@ -65,6 +66,9 @@ class Leases(Replicas):
         self.alive = 1  # replicas, when they were counted last
         self._is_apart = False  # the host's clock, from the database's
         self._beaten_at = -math.inf  # monotonic
+        self.epoch = 0  # how often the others have begun to see us
+        self._epoch_at = -math.inf  # monotonic, when they did the last time
+        self._started_at: datetime | None = None  # by the database's clock
         self._who = {"id": replica, "host": host, "version": version, "schema": HEAD}
         self._tokens: dict[WatchName, int] = {}  # of those that this replica holds
         self._held_until: dict[WatchName, float] = {}  # monotonic, and rather too early
@@ -100,6 +104,16 @@ class Leases(Replicas):
         """
         return self._clock.monotonic() - self._beaten_at < self.life.total_seconds()
 
+    @property
+    def may_judge(self) -> bool:
+        """Whether who shows no sign of life may be taken for dead by this replica.
+
+        Not by one that was itself cut off just now: so may all have been, and
+        the others only come back later.
+        """
+        back_for = self._clock.monotonic() - self._epoch_at
+        return self.is_seen and (self.epoch == 1 or back_for >= self.life.total_seconds())
+
     @unbroken
     async def beat(self) -> int:
         """Say that this replica is alive; how many are, this one among them.
@@ -108,20 +122,25 @@ class Leases(Replicas):
         """
         database, now = self._database, self._database.now()
         begun = self._clock.monotonic()
-        async with database.write(durable=False) as connection:
-            await connection.execute(self._beat.values(**self._who, started_at=now, seen_at=now))
-            gone = replicas.c.seen_at < database.now(ahead=-FORGOTTEN * self.life)
-            await connection.execute(sa.delete(replicas).where(gone))
-            alive = sa.func.count().filter(replicas.c.seen_at >= database.now(ahead=-self.life))
+        async with database.write(waits=False) as connection:
+            since = now if self._started_at is None else self._started_at
+            await connection.execute(self._beat.values(**self._who, started_at=since, seen_at=now))
+            if self.may_judge:
+                gone = replicas.c.seen_at < database.now(ahead=-FORGOTTEN * self.life)
+                await connection.execute(sa.delete(replicas).where(gone))
             asked = self._clock.monotonic()
-            row = (await connection.execute(sa.select(alive, now).select_from(replicas))).one()
+            shared = (await connection.execute(sa.select(now))).scalar_one()
             took = self._clock.monotonic() - asked
-        shared = row[1] + timedelta(seconds=took / 2)
-        self._clock.agree(shared)
-        self._mind_the_host(shared)
+        if took <= PROMPT:  # else nobody knows when in between that was
+            shared += timedelta(seconds=took / 2)
+            self._clock.agree(shared)
+            self._mind_the_host(shared)
+            self._started_at = self._started_at or shared
+        if not self.is_seen:
+            self.epoch += 1
+            self._epoch_at = begun
         self._beaten_at = begun
-        self.alive = max(1, row[0])
-        return self.alive
+        return await self.count()
 
     def _mind_the_host(self, shared: datetime) -> None:
         """Say once if the host's clock, which what is seen is dated by, is far from the others'."""
@@ -131,12 +150,24 @@ class Leases(Replicas):
         self._is_apart = abs(apart) > APART
 
     async def count(self) -> int:
-        """How many replicas are alive now; at least this one."""
+        """How many replicas share the work now; at least this one."""
         alive = replicas.c.seen_at >= self._database.now(ahead=-self.life)
+        here = sa.select(sa.func.count()).where(alive, replicas.c.leaving_at.is_(None))
         async with self._database.read() as connection:
-            found = await connection.scalar(sa.select(sa.func.count()).where(alive))
-        self.alive = max(1, found or 0)
+            found = await connection.scalar(here)
+        self.alive = max(1, found or 0, 0 if self.may_judge else self.alive)
         return self.alive
+
+    async def free(self, watches: Collection[WatchName]) -> list[WatchName]:
+        """Those of ``watches`` that nobody holds, in their order."""
+        wanted = self._database.values("watches").c.value
+        held = sa.exists().where(
+            leases.c.watch == wanted, leases.c.held_until > self._database.now()
+        )
+        given = {"watches": msgspec.json.encode(list(watches)).decode()}
+        async with self._database.read() as connection:
+            found = set(await connection.scalars(sa.select(wanted).where(~held), given))
+        return [one for one in watches if one in found]
 
     async def run(self, heard: Callable[[Notice | None], None]) -> None:
         """Be seen by the others, and hear of them, until cancelled; see :class:`Notices`."""
@@ -164,10 +195,23 @@ class Leases(Replicas):
         return self._clock.monotonic() < self._held_until.get(watch, -math.inf)
 
     @unbroken
+    async def retire(self) -> None:
+        """Poll nothing more: give all back, and be counted no longer; it is still seen."""
+        self._forget(list(self._tokens))
+        ours = self._order(leases.c.holder == self.replica)
+        now = self._database.now()
+        async with self._database.write(waits=False) as connection:
+            leaving = sa.update(replicas).where(replicas.c.id == self.replica)
+            await connection.execute(leaving.values(leaving_at=now))
+            await connection.execute(ours)
+            given_back = sa.update(leases).where(leases.c.holder == self.replica)
+            await connection.execute(given_back.values(held_until=now))
+
+    @unbroken
     async def leave(self) -> None:
         """Say that this replica ends: what it still had may be taken at once."""
         self._beaten_at = -math.inf
-        async with self._database.write() as connection:
+        async with self._database.write(waits=False) as connection:
             await connection.execute(sa.delete(replicas).where(replicas.c.id == self.replica))
 
     @unbroken
@@ -184,7 +228,7 @@ class Leases(Replicas):
         given = {"watches": msgspec.json.encode(rows).decode()}
         until = self._clock.monotonic() + self.life.total_seconds()
         # Durable: a token that was forgotten would be given to somebody else once more.
-        async with self._database.write() as connection:
+        async with self._database.write(waits=False) as connection:
             found = await connection.execute(self._take, given)
             taken = {WatchName(row.watch): row.token for row in found}
         self._forget(watches)
@@ -196,12 +240,16 @@ class Leases(Replicas):
     async def give_back(self, watches: Collection[WatchName]) -> None:
         """End the leases of ``watches`` at once, so that another may take them."""
         self._forget(watches)
-        async with self._database.write() as connection:
-            await connection.execute(
-                sa.update(leases)
-                .where(leases.c.watch.in_(watches), leases.c.holder == self.replica)
-                .values(held_until=self._database.now())
-            )
+        ours = leases.c.watch.in_(watches) & (leases.c.holder == self.replica)
+        async with self._database.write(waits=False) as connection:
+            await connection.execute(self._order(ours))
+            given_back = sa.update(leases).where(ours)
+            await connection.execute(given_back.values(held_until=self._database.now()))
+
+    @staticmethod
+    def _order(some: sa.ColumnElement[bool]) -> sa.Select[tuple[str]]:
+        """What locks these leases in one order, as `take` does: two never wait in a ring."""
+        return sa.select(leases.c.watch).where(some).order_by(leases.c.watch).with_for_update()
 
     def _forget(self, watches: Collection[WatchName]) -> None:
         for watch in watches:

@@ -268,18 +268,20 @@ class Outbox:
         self.held.difference_update(ids)
 
     @unbroken
-    async def release(self) -> int:
+    async def release(self, *, judges: bool = True) -> int:
         """Give back what is in flight and in nobody's hands; how many.
 
         That is what has a lease that is over, and where several share the
         store what a replica had that is gone, and what was claimed for this
         one and never reached it, for the answer was lost. What is
-        :attr:`held` stays, however old its lease.
+        :attr:`held` stays, however old its lease, and what others have unless
+        this one ``judges``; see `Leases.may_judge`.
         """
         async with self._database.write(durable=False) as connection:
-            parameters = {"ids": _json(list(self.held)), "now": self._clock.steady()}
+            parameters: dict[str, Any] = {"ids": _json(list(self.held))}
+            parameters["now"] = self._clock.steady()
             if self._database.is_shared:
-                parameters["replica"] = self.replica
+                parameters |= {"replica": self.replica, "judges": judges}
             lost = list(await connection.scalars(self._statements.release, parameters))
             if lost:
                 await self._put_in_order(connection, {"ids": _json(lost)})
@@ -405,6 +407,7 @@ class _Statements:
                 database.among(deliveries.c.id, sa.select(head).select_from(lines)),
                 # Nor the head itself. One that is replayed may stand before one that is under way.
                 under_way.scalar_subquery().is_(None),
+                deliveries.c.state + "" == State.WAITING.value,
             )
             .values(state=State.PENDING.value, due_at=now)
         )
@@ -418,6 +421,8 @@ class _Statements:
                     deliveries.c.id, sa.select(let_go.scalar_subquery()).select_from(lines)
                 ),
                 _first(older, deliveries).scalar_subquery() < deliveries.c.id,
+                # Asked of the row itself, too: a claim may have been faster.
+                deliveries.c.state + "" == State.PENDING.value,
             )
             .values(state=State.WAITING.value)
         )
@@ -477,8 +482,9 @@ class _Statements:
         lost = deliveries.c.leased_until < now
         if database.is_shared:
             alive = sa.select(replicas.c.id).where(replicas.c.seen_at >= database.now(ahead=-LIFE))
-            lost |= deliveries.c.holder == sa.bindparam("replica", type_=sa.Text)
             lost |= deliveries.c.holder.is_not(None) & deliveries.c.holder.not_in(alive)
+            lost &= sa.bindparam("judges", type_=sa.Boolean)
+            lost |= deliveries.c.holder == sa.bindparam("replica", type_=sa.Text)
         self.release = self.take_back.where(lost, deliveries.c.id.not_in(held))
         latest = sa.bindparam("now_micros", type_=sa.BigInteger) + sa.cast(
             deliveries.c.paused_for * (1_000_000 * (1 + JITTER)), sa.BigInteger
@@ -528,6 +534,8 @@ class _Statements:
                 # Said so that it is found by the key: the indices of what is in flight are full of
                 # what was.
                 deliveries.c.state + "" == State.IN_FLIGHT.value,
+                # Nor what was written already, and its answer lost, and it was claimed again.
+                deliveries.c.attempts < states.c.attempts,
                 ours,
             )
             .values(

@@ -363,6 +363,7 @@ replicas: Final = sa.Table(
     sa.Column("started_at", Moment, nullable=False),
     sa.Column("seen_at", Moment, nullable=False),
     sa.Column("schema", sa.Text),  # that its code knows; null: of before there was a choice
+    sa.Column("leaving_at", Moment),  # since when it polls nothing more, and ends what it sends
 )
 
 # Who may poll a watch, and until when. Each holder has a larger token than the one before.

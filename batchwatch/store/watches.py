@@ -103,8 +103,10 @@ class Watches:
 
         Raises :class:`~batchwatch.store.StoreError`.
         """
+        one = sa.select(sa.func.min(watches.c.name)).scalar_subquery()
+        again = sa.update(watches).where(watches.c.name == one)
         async with self._database.write(durable=False) as connection:
-            await connection.execute(sa.update(watches).values(started_at=watches.c.started_at))
+            await connection.execute(again.values(started_at=watches.c.started_at))
 
     async def failed(
         self,

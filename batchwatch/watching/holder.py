@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = get_logger()
 
 LOOK: Final = 1.0  # seconds between two looks at what is free; a takeover is that late at most
+UNWANTED: Final = 5.0  # seconds that a watch is free until it is taken beyond our share
 
 
 class Holder:
@@ -48,6 +49,9 @@ class Holder:
         self._held: dict[WatchName, int] = {}  # with their tokens
         self._running: dict[WatchName, tuple[Watcher, asyncio.Task[None]]] = {}
         self._renewed_at = -math.inf  # monotonic
+        self._alive = 0  # replicas, when they were counted last
+        self._free_since: dict[WatchName, float] = {}  # monotonic
+        self._unwanted: set[WatchName] = set()  # held beyond our share, for nobody else came
         # Of what is held, in the order of the settings.
         self.watchers = [] if leases else [make() for make in watches.values()]
         self.trouble: str | None = None  # why it is not known what is held, if it is not
@@ -74,8 +78,8 @@ class Holder:
             finally:
                 for name in list(self._running):
                     await self._end(name)
-                if self._leases is not None and self._held:
-                    await self._give_back(self._leases, list(self._held))
+                if self._leases is not None:
+                    await self._retire(self._leases)
 
     def want(self, name: WatchName, batch_id: BatchId, claims: Status | None) -> None:
         """Have a batch looked at, of which a hint came: here, or where its watch is polled."""
@@ -117,18 +121,33 @@ class Holder:
         # Counted each time: the share of one that is gone is free as soon as what it held is.
         alive = await leases.count()
         self._metrics.replicas.set(alive)
+        if alive > self._alive:
+            self._unwanted.clear()  # whoever has come may want some
+        self._alive = alive
         share = math.ceil(len(self._watches) / alive)
-        spare = list(self._held)[share:]
-        if spare:
+        self._unwanted &= self._held.keys()
+        counted = [name for name in self._held if name not in self._unwanted]
+        if spare := counted[share:]:
             for name in spare:
                 await self._end(name)
             await self._give_back(leases, spare)
-        elif len(self._held) < share:
-            others = {one.watch for one in await leases.holdings() if one.holder is not None}
-            free = [name for name in self._watches if name not in others | self._held.keys()]
-            if free:
-                wanted = free[: share - len(self._held)]
-                await self._take(group, leases, [*self._held, *wanted], stop)
+        elif names := await self._free(leases, share - len(counted)):
+            await self._take(group, leases, [*self._held, *names], stop)
+
+    async def _free(self, leases: Leases, room: int) -> list[WatchName]:
+        """What is free and to be taken: as many as there is ``room`` for, and what nobody takes.
+
+        Others may have other settings, as while a watch is added to one
+        replica after another, and leave watches to nobody.
+        """
+        others = [name for name in self._watches if name not in self._held]
+        free = await leases.free(others) if others else []
+        now = self._clock.monotonic()
+        self._free_since = {name: self._free_since.get(name, now) for name in free}
+        ours = free[: max(0, room)]
+        left = {name for name in free if now - self._free_since[name] >= UNWANTED} - set(ours)
+        self._unwanted |= left
+        return [*ours, *left]
 
     async def _take(
         self,
@@ -161,6 +180,16 @@ class Holder:
                 log.warning("watch.lost", watch=name)
                 await self._end(name)
                 del self._held[name]
+
+    async def _retire(self, leases: Leases) -> None:
+        names = list(self._held)
+        self._held.clear()
+        try:
+            await leases.retire()
+        except StoreError as error:
+            log.warning("leases.kept", watches=names, reason=str(error))  # they end by themselves
+        else:
+            log.info("watch.given_back", watches=names)
 
     async def _give_back(self, leases: Leases, names: list[WatchName]) -> None:
         for name in names:

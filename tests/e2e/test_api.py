@@ -255,7 +255,7 @@ async def test_what_was_given_up_is_sent_again_when_asked(tmp_path: Path) -> Non
     few = {
         "BATCHWATCH_ENDPOINTS__GONE__FINAL_STATUSES": "422",  # dead at the first try
         "BATCHWATCH_ROUTES__GONE__ENDPOINTS": "gone",
-        "BATCHWATCH_ROUTES__GONE__EVENTS": "batch.cancelled",  # fewer than it would be held back for
+        "BATCHWATCH_ROUTES__GONE__EVENTS": "batch.cancelled",  # too few to be held back for
     }
     async with AsyncExitStack() as stack:
         refusing = await stack.enter_async_context(Receiver())

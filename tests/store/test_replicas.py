@@ -21,6 +21,7 @@ from batchwatch.store import Database
 from batchwatch.store.leases import Leases
 from batchwatch.store.notices import HeldBack, LookAt, Notice, Notices, Owed, Paused, PollNow
 from batchwatch.store.schema import deliveries, events
+from batchwatch.store.schema import replicas as roster
 from tests.store.conftest import HOOK, Store
 from tests.support.builders import at
 from tests.support.postgres import a_database
@@ -310,3 +311,71 @@ async def test_whatever_is_told_is_heard_by_all(replicas: list[Store]) -> None:
     for told in heard.values():
         begins = told.index(sent[0])  # after the word of each that began to listen
         assert ([None] * begins, [*sent, None]) == (told[:begins], told[begins:])
+
+
+async def test_a_claim_that_is_faster_than_a_replay_is_left_alone(replicas: list[Store]) -> None:
+    """What is being sent does not go back into its line, to be sent once more."""
+    first, second, _ = replicas
+    await named(replicas)
+    await put(first, an_event(0, 0))
+    (ended,) = await first.outbox.claim(HOOK, limit=9)
+    await first.outbox.settle([Settled(ended, TAKEN, State.DELIVERED)])
+    await put(first, an_event(0, 1))
+    async with second.database.write() as connection:  # a claim that takes a moment to commit
+        held = sa.update(deliveries).where(
+            deliveries.c.endpoint == HOOK, deliveries.c.state == "pending"
+        )
+        await connection.execute(held.values(state="in_flight", holder="replica-1"))
+        replaying = asyncio.create_task(first.outbox.replay([ended.id]))
+        done, _ = await asyncio.wait([replaying], timeout=0.2)
+        assert not done, "it waits for the claim"
+    await replaying
+
+    assert [("waiting", "replica-0"), ("in_flight", "replica-1")] == await states(first)
+    assert [] == await first.outbox.claim(HOOK, limit=9)
+
+
+async def test_a_result_that_is_written_twice_counts_once(replicas: list[Store]) -> None:
+    """Its answer was lost, and meanwhile the delivery was claimed for its next try."""
+    store = replicas[0]
+    await named(replicas)
+    await put(store, an_event(0, 0))
+    (tried,) = await store.outbox.claim(HOOK, limit=9)
+    result = [Settled(tried, REFUSED, State.PENDING)]
+    await store.outbox.settle(result)
+    assert 1 == len(await store.outbox.claim(HOOK, limit=9))
+
+    await store.outbox.settle(result)
+
+    assert [("in_flight", "replica-0")] == await states(store)
+
+
+async def test_whoever_was_cut_off_takes_nobody_for_dead(replicas: list[Store]) -> None:
+    """So were the others, and have in hand what they had."""
+    first, second, _ = replicas
+    mine, other, _ = await named(replicas)
+    await put(first, an_event(0, 0))
+    await second.outbox.claim(HOOK, limit=9)
+    async with first.database.write() as connection:
+        await connection.execute(sa.update(roster).values(seen_at=at(-(10**9))))
+    mine._clock.advance(3600)  # type: ignore[attr-defined]  # noqa: SLF001  # for so long
+    await mine.beat()
+
+    assert (2, False) == (mine.epoch, mine.may_judge)
+    assert 0 == await first.outbox.release(judges=mine.may_judge)
+    await other.beat()
+    assert [("in_flight", "replica-1")] == await states(first)
+
+
+async def test_a_page_with_news_for_many_takes_a_bounded_number_of_locks(
+    replicas: list[Store],
+) -> None:
+    """A server has room for some thousands in all, and there may be more lines than that."""
+    database = replicas[0].database
+    lines = [{"endpoint": HOOK, "subject": f"default/bat-{number}"} for number in range(20_000)]
+    async with database.write() as connection:
+        await database.hold_lines(connection, lines)
+        query = sa.text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+        found = await connection.scalar(query)
+
+    assert 1_024 == found

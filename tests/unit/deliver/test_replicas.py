@@ -6,12 +6,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 
 from batchwatch.deliver.lane import RECHECK
 from batchwatch.domain.delivery import Failure
 from batchwatch.domain.health import FOLLOW_AFTER, PROBE_AFTER, TRIES_TO_OPEN
 from batchwatch.store.leases import Leases
 from batchwatch.store.notices import HeldBack, Notice, Notices, Paused, Resumed
+from batchwatch.store.schema import deliveries
 from tests.unit.deliver.outbox import HOOK, TAKEN, Desk, Store, asleep, dispatching, refused
 
 if TYPE_CHECKING:
@@ -73,24 +75,44 @@ async def test_who_finds_that_an_endpoint_fails_tells_it_and_each_probe(
     assert [HeldBack(HOOK, NO, by=WE)] * 2 + [Resumed(HOOK, by=WE)] == told(leases)
 
 
-async def test_who_hears_it_holds_back_without_a_try_and_tells_nobody(
+async def test_who_hears_it_tries_once_and_then_less_often_than_the_other(
     store: Store, clock: ManualClock, leases: Leases
 ) -> None:
-    """It tries only when the one that probes is silent, or has had something taken."""
-    desk = Desk(concurrency=1)
+    """Not ten times to find out for itself; and at once when the other gets through."""
+    await store.see(*many(20))
+    desk = Desk(concurrency=4, schedule=(3600.0,))
+    desk.always = refused()
 
     async with dispatching(store, clock, desk, leases=leases) as dispatcher:
         dispatcher.heard_of(FAILS)
-        assert NO in dispatcher.troubles()[HOOK]
-        await store.see(*many(3))
+        await store.outbox.until_written(1)
         clock.advance(RECHECK)
         assert FOLLOW_AFTER - RECHECK == pytest.approx(await asleep(clock, at_most=FOLLOW_AFTER))
-        assert [] == desk.sent
+        tries = len(desk.sent)
+        desk.always = TAKEN
         dispatcher.heard_of(Resumed(HOOK, by=ANOTHER))
-        await store.outbox.until_written(3)
+        await store.outbox.until_written(20)
 
-    assert {} == dispatcher.troubles()
-    assert [Resumed(HOOK, by=WE)] == told(leases)
+    assert (1, {}) == (tries, dispatcher.troubles())
+    assert [HeldBack(HOOK, NO, by=WE), Resumed(HOOK, by=WE)] == told(leases)
+
+
+async def test_one_whose_own_way_is_broken_silences_nobody(
+    store: Store, clock: ManualClock, leases: Leases
+) -> None:
+    """However often it says so, and however seldom there is something to send."""
+    desk = Desk(concurrency=1)
+
+    async with dispatching(store, clock, desk, leases=leases) as dispatcher:
+        for number in range(5):
+            clock.advance(PROBE_AFTER + 1)
+            for _ in range(3):
+                dispatcher.heard_of(FAILS)
+            await store.see(f"bat-{number}")
+            await desk.until(number + 1)
+            await store.outbox.until_written(number + 1)
+
+    assert 5 == len(desk.sent)
 
 
 async def test_whoever_has_it_take_something_does_not_believe_that_it_fails(
@@ -161,3 +183,25 @@ async def test_who_was_away_sends_nothing_of_what_it_had(
         await store.outbox.until_written(5)
 
     assert (1, 5) == (away, len(desk.sent))
+
+
+async def test_who_was_away_does_not_remember_it_once_it_is_seen_again(
+    store: Store, clock: ManualClock, leases: Leases
+) -> None:
+    """What it had at hand then is not what it has now, be a slow receiver all that time at it."""
+    desk = Desk(concurrency=1)
+    await store.see("bat-0")
+    async with dispatching(store, clock, desk, leases=leases):
+        await store.outbox.until_written(1)
+        desk.is_free.clear()
+        await store.see(*(f"bat-{number}" for number in range(1, 6)))
+        await desk.until(2)  # one is being sent, and more are at hand
+        clock.advance(LONG.total_seconds() + 1)
+        async with store.database.write() as connection:  # another has taken over and sent all
+            others = sa.update(deliveries).where(deliveries.c.state == "in_flight")
+            await connection.execute(others.values(state="delivered", holder=ANOTHER))
+        await leases.beat()
+        desk.is_free.set()
+        await store.outbox.until_given_back(4)
+
+    assert ["bat-0", "bat-1"] == desk.told

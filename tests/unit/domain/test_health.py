@@ -220,21 +220,26 @@ def test_each_time_it_fails_is_another_fact() -> None:
     assert 2 == len(set(ids))
 
 
-def test_who_hears_that_it_fails_leaves_the_probes_to_the_other() -> None:
-    """Each probe of that one that fails is heard, too; without a word it is our turn."""
+def test_who_hears_that_it_fails_probes_once_and_then_less_often_than_the_other() -> None:
+    """A word that is said again puts off nothing; when the other gets through, so do we."""
     breaker = Breaker()
     breaker.follow(100)
-    assert FOLLOW_AFTER == breaker.wait(100) > 2 * PROBE_AFTER
-
-    breaker.follow(100 + PROBE_AFTER)
-    assert FOLLOW_AFTER == breaker.wait(100 + PROBE_AFTER)
-
-    breaker.hurry(140)  # the other has had something taken
-    assert 0 == breaker.wait(140)
+    assert 0 == breaker.wait(100)
     probe = breaker.began()
-    breaker.follow(141)  # a word that comes late changes nothing of our probe
-    breaker.ended(142, failed=False, probe=probe)
+    breaker.follow(101)
+    assert breaker.wait(101) > 1e9  # one probe at a time
+    breaker.ended(102, failed=True, probe=probe)
+    assert FOLLOW_AFTER == breaker.wait(102) > 2 * PROBE_AFTER
+
+    breaker.follow(102 + PROBE_AFTER)
+    assert FOLLOW_AFTER - PROBE_AFTER == breaker.wait(102 + PROBE_AFTER)
+
+    breaker.hurry(140)
+    assert 0 == breaker.wait(140)
+    breaker.ended(141, failed=False, probe=breaker.began())
     assert (False, 0) == (breaker.is_open, breaker.wait(142))
+    opened = tried(breaker, "x" * TRIES_TO_OPEN, since=200)
+    assert PROBE_AFTER == breaker.wait(opened)
 
 
 class Replica:

@@ -16,6 +16,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add it, and when it was said."""
+    """Add it, and when it was said; and that a replica is about to end."""
     op.add_column("leases", sa.Column("said", sa.Text(), nullable=True))
     op.add_column("leases", sa.Column("said_at", sa.BigInteger(), nullable=True))
+    op.add_column("replicas", sa.Column("leaving_at", sa.BigInteger(), nullable=True))
