@@ -131,6 +131,7 @@ class Holder:
             for name in spare:
                 await self._end(name)
             await self._give_back(leases, spare)
+            self._free_since = {}  # whoever is to have them has all the time for it
         elif names := await self._free(leases, share - len(counted)):
             await self._take(group, leases, [*self._held, *names], stop)
 
