@@ -37,6 +37,7 @@ def test_it_says_what_is_in_the_copy(environ: dict[str, str], tmp_path: Path) ->
 
     assert (0, 0) == (said.exit_code, again.exit_code)
     assert said.stdout.startswith(f"{to}: 0.")
+    assert f"checked  1 of 1  {to}" in said.stderr.splitlines()
     assert "MB, batches 1, events 2, deliveries 1; as of 2" in said.stdout
     row = json.loads(again.stdout)
     assert (str(to), 1, to.stat().st_size) == (row["file"], row["batches"], row["bytes"])
