@@ -72,7 +72,9 @@ async def check(settings: Settings, *, clock: Clock) -> AsyncIterator[Finding]:
         yield finding
     file = file_of(settings.database_url.get_secret_value())
     daemon = None if file is None else holder_of(file)
-    if file is None and (alive := await _alive(settings)):
+    stored = await _look(settings, file=file, is_running=daemon is not None)
+    alive = [] if isinstance(stored, Finding) else stored.alive
+    if alive:
         ids = ", ".join(one.id for one in alive)
         text = f"running on this store: {ids}; what was changed counts once they restart"
         yield Finding(Verdict.OK, "daemon", text)
@@ -81,7 +83,7 @@ async def check(settings: Settings, *, clock: Clock) -> AsyncIterator[Finding]:
     elif daemon is not None:
         text = f"it is running as process {daemon or '?'}; what was changed counts once it restarts"
         yield Finding(Verdict.OK, "daemon", text)
-    async for finding in _store(settings, file=file, is_running=daemon is not None):
+    for finding in [stored] if isinstance(stored, Finding) else _store(settings, stored):
         yield finding
     for finding in await _watches(settings, clock):
         yield finding
@@ -96,19 +98,6 @@ async def check(settings: Settings, *, clock: Clock) -> AsyncIterator[Finding]:
     if settings.heartbeat_url:
         yield await _switch(settings, settings.heartbeat_url)
     yield await _listen(settings, daemon)
-
-
-async def _alive(settings: Settings) -> list[Replica]:
-    """The replicas on a store that several may share; none where it cannot be read."""
-    try:
-        database = await Database.open(settings.database_url.get_secret_value(), exclusive=False)
-        try:
-            fleet = await Replicas(database).fleet()
-        finally:
-            await database.close()
-    except StoreError:
-        return []  # which is told of the store
-    return [one for one in fleet.replicas if one.is_alive]
 
 
 def _settings(settings: Settings) -> Iterator[Finding]:
@@ -129,33 +118,47 @@ def is_complete(settings: Settings) -> bool:
     return bool(settings.endpoints) and all(keys)
 
 
-async def _store(
-    settings: Settings, *, file: Path | None, is_running: bool
-) -> AsyncIterator[Finding]:
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What a store had to say, all of it asked at once."""
+
+    where: str
+    schema: str | None
+    statuses: list[dict[str, Any]]
+    depths: list[OutboxDepth]
+    alive: list[Replica]  # none on a file: that has a lock
+
+
+async def _look(settings: Settings, *, file: Path | None, is_running: bool) -> _Stored | Finding:
     """Look into the store, and whether it could be written; it is not made, nor migrated."""
     try:
         if file is not None and not is_running and not check_writable(file):
-            yield Finding(Verdict.OK, "store", f"{file}: not there yet; batchwatch run makes it")
-            return
+            return Finding(Verdict.OK, "store", f"{file}: not there yet; batchwatch run makes it")
         database = await Database.open(settings.database_url.get_secret_value(), exclusive=False)
         try:
-            statuses = await Views(database).statuses()
-            depths = await Views(database).outbox()
+            fleet = await Replicas(database).fleet() if database.is_shared else None
+            return _Stored(
+                where=database.where,
+                schema=database.found,
+                statuses=await Views(database).statuses(),
+                depths=await Views(database).outbox(),
+                alive=[one for one in fleet.replicas if one.is_alive] if fleet else [],
+            )
         finally:
             await database.close()
-    except SchemaTooOld as error:
-        yield Finding(Verdict.OK, "store", str(error))
-        return
     except StoreError as error:
-        yield Finding(Verdict.WRONG, "store", str(error))
-        return
-    count = sum(row["count"] for row in statuses)
-    yield Finding(Verdict.OK, "store", f"{database.where}: {_counted(count, 'batch')}")
-    if database.found is not None and database.found > HEAD:
-        text = f"its schema is {database.found}, and this version knows {HEAD}: upgrade it, too"
+        verdict = Verdict.OK if isinstance(error, SchemaTooOld) else Verdict.WRONG
+        return Finding(verdict, "store", str(error))
+
+
+def _store(settings: Settings, found: _Stored) -> Iterator[Finding]:
+    count = sum(row["count"] for row in found.statuses)
+    yield Finding(Verdict.OK, "store", f"{found.where}: {_counted(count, 'batch')}")
+    if found.schema is not None and found.schema > HEAD:
+        text = f"its schema is {found.schema}, and this version knows {HEAD}: upgrade it, too"
         yield Finding(Verdict.WARNING, "store", text)
-    for finding in (*_unwatched(settings, statuses), *_owed(settings, depths)):
-        yield finding
+    yield from _unwatched(settings, found.statuses)
+    yield from _owed(settings, found.depths)
 
 
 def _unwatched(settings: Settings, statuses: list[dict[str, Any]]) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import signal
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -37,6 +37,8 @@ def backup(
     """
     from pathlib import Path  # noqa: PLC0415
 
+    from batchwatch.cli.progress import Work  # noqa: PLC0415
+    from batchwatch.clock import Clock  # noqa: PLC0415
     from batchwatch.store import StoreError  # noqa: PLC0415
     from batchwatch.store.backup import back_up, pg_dump  # noqa: PLC0415
     from batchwatch.store.errors import BackupRefused  # noqa: PLC0415
@@ -53,8 +55,12 @@ def backup(
         )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing is left behind
     try:
-        with _Progress(quiet=as_json) as progress:
-            done = back_up(url, Path(file).expanduser(), overwrite=force, tell=progress.tell)
+        with Work(Clock()) as work:
+
+            def tell(part: str, done: int, total: int) -> None:
+                work.tell(part, file, done=done, total=total)
+
+            done = back_up(url, Path(file).expanduser(), overwrite=force, tell=tell)
     except BackupRefused as error:
         fail(str(error), code=2)
     except StoreError as error:
@@ -65,36 +71,6 @@ def backup(
         print_json(_row(done))
     else:
         typer.echo(_in_words(done))
-
-
-class _Progress:
-    """How far it is: a bar on a terminal, and nothing elsewhere."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        from rich.console import Console  # noqa: PLC0415
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
-
-        console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=quiet or not console.is_terminal,
-        )
-        self._task = self._bar.add_task("copied", total=None)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def tell(self, what: str, done: int, all_: int) -> None:
-        self._bar.update(self._task, description=what, completed=done, total=all_)
 
 
 def _row(done: Backup) -> dict[str, object]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from batchwatch.settings import Settings
     from batchwatch.store.replicas import Fleet
+    from batchwatch.web.api.answers import Replicas
 
 
 def replicas(config: Config = None, *, as_json: Json = False) -> None:
@@ -30,69 +31,49 @@ def replicas(config: Config = None, *, as_json: Json = False) -> None:
     if file is not None:
         _print_the_only_one(settings, file, as_json=as_json)
         return
-    found = _rows(settings, fleet_of(settings))
+    found = _found(settings, fleet_of(settings))
     if as_json:
         print_json(found)
     else:
+        from datetime import datetime  # noqa: PLC0415
+
+        import msgspec  # noqa: PLC0415
+
         from batchwatch import tables  # noqa: PLC0415
 
-        tables.print_replicas(found)
+        tables.print_replicas(msgspec.to_builtins(found, builtin_types=(datetime,)))
     troubles = list(_troubles(found))
     for text in troubles if not as_json else ():
         typer.echo(text)
     raise typer.Exit(1 if troubles else 0)
 
 
-def _rows(settings: Settings, fleet: Fleet) -> dict[str, Any]:
+def _found(settings: Settings, fleet: Fleet) -> Replicas:
     """The same as ``GET /api/v1/replicas``, and watches that others poll without being set here."""
     from datetime import timedelta  # noqa: PLC0415
 
     from batchwatch.domain.batch import WatchName  # noqa: PLC0415
     from batchwatch.watching.roster import health_of  # noqa: PLC0415
+    from batchwatch.web.api.answers import Held, Replicas  # noqa: PLC0415
 
     others = [name for name, one in fleet.holdings.items() if one.holder is not None]
     watches = []
     for name in dict.fromkeys((*map(WatchName, settings.watches), *others)):
-        held = fleet.holdings.get(name)
-        silence = None if held is None else health_of(held).silence
-        holder = None if held is None else held.holder
-        watches.append({
-            "watch": name,
-            "holder": holder,
-            "since": held and (held.held_until if holder is None else held.taken_at),
-            "token": held and held.token,
-            "held_until": held.held_until if held and holder is not None else None,
-            "last_good_poll": (
-                None if silence is None else fleet.now - timedelta(seconds=silence)
-            ),
-        })  # fmt: skip
-    return {
-        "now": fleet.now,
-        "shared": True,
-        "replicas": [
-            {
-                "id": one.id,
-                "host": one.host,
-                "version": one.version,
-                "started_at": one.started_at,
-                "seen_at": one.seen_at,
-                "alive": one.is_alive,
-                "watches": [row["watch"] for row in watches if row["holder"] == one.id],
-                "in_flight": one.in_flight,
-            }
-            for one in fleet.replicas
-        ],
-        "watches": watches,
-    }
+        lease = fleet.holdings.get(name)
+        silence = None if lease is None else health_of(lease).silence
+        last = None if silence is None else fleet.now - timedelta(seconds=silence)
+        holder = None if lease is None else lease.holder
+        watches.append(Held.of(name, lease, holder=holder, last_good_poll=last))
+    return Replicas.of(fleet, watches, shared=True)
 
 
-def _troubles(found: dict[str, Any]) -> Iterator[str]:
+def _troubles(found: Replicas) -> Iterator[str]:
     """What is not as it should be, in sentences."""
-    alone = [row["watch"] for row in found["watches"] if row["holder"] is None]
+    alone = [one.watch for one in found.watches if one.holder is None]
     if not alone:
         return
     names = ", ".join(alone)
-    if not any(row["alive"] for row in found["replicas"]):
+    if not any(one.alive for one in found.replicas):
         yield f"\nNo replica is alive, so nobody polls {names}: start one with batchwatch run."
         return
     yield (

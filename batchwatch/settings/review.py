@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -29,6 +30,8 @@ _SHORTCUTS: dict[Path, Path] = {
     ("endpoints", "webhook", "secret"): ("webhook_secret",),
     ("endpoints", "slack", "url"): ("slack_webhook_url",),
 }
+
+_VERIFIED = frozenset({"verify-ca", "verify-full"})  # sslmode of who asks servers for proof
 
 
 class Line(NamedTuple):
@@ -69,6 +72,7 @@ def warnings(given: Settings) -> tuple[str, ...]:
         *_about_endpoints(given),
         *_about_heartbeats(given),
         *_about_access(given),
+        *_about_database(given),
     )
 
 
@@ -195,6 +199,19 @@ def _about_access(given: Settings) -> Iterator[str]:
         yield (
             f"{variable(('trusted_proxies',))} has every address in it, so whoever asks can claim "
             f"to be anybody. Name the proxies alone."
+        )
+
+
+def _about_database(given: Settings) -> Iterator[str]:
+    url = given.database_url
+    far = [host for host in url.hosts if not (host.startswith("/") or is_loopback(host))]
+    # As the driver does, which knows no settings: the URL first, then the environment.
+    if far and (url.sslmode or os.environ.get("PGSSLMODE")) not in _VERIFIED:
+        proof = "proves itself" if len(far) == 1 else "prove themselves"
+        yield (
+            f"{variable(('database_url',))}: nobody sees to it that {', '.join(far)} {proof}, so "
+            f"whoever is on the way can read the password and all else. Set sslmode=verify-full "
+            f"in it, and its authority as sslrootcert, unless the way there is safe."
         )
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from socket import inet_aton
-from typing import ClassVar, Self
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import ClassVar, Final, Self
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from pydantic import Secret, SecretStr
 
@@ -74,6 +74,28 @@ class DatabaseUrl(Secret[str]):
     def shown(self) -> str:
         """The URL without login and query."""
         return without_login(self.get_secret_value().partition("?")[0])
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The servers that it names, without their ports, and folders of sockets."""
+        url = self._of_a_server()
+        named = url and (unquote(url["hosts"]) or ",".join(_given(url, "host")))
+        return tuple(
+            one if one.startswith("/") else _HOST.sub(r"\1\2", one)
+            for one in (named or "").split(",")
+            if one
+        )
+
+    @property
+    def sslmode(self) -> str | None:
+        """As it is given for a server; None if it is not."""
+        url = self._of_a_server()
+        given = _given(url, "sslmode") if url else []
+        return given[-1] if given else None
+
+    def _of_a_server(self) -> re.Match[str] | None:
+        scheme, _, rest = self.get_secret_value().partition("://")
+        return _SERVER.fullmatch(rest) if scheme.startswith("postgresql") else None
 
     def _display(self) -> str:
         return self.shown
@@ -264,16 +286,78 @@ class Database(Kind[DatabaseUrl]):
         return DatabaseUrl(f"{driver}:///{path}")
 
     def _of_a_server(self, driver: str, rest: str) -> DatabaseUrl:
-        host, slash, path = rest.partition("/")
-        name = path.partition("?")[0]
-        if not slash or not name or "/" in name:
-            raise Invalid("which names no database", fix="End it with a slash and its name.")
-        return DatabaseUrl(f"{driver}://{host}/{path}")
+        """Return it with several hosts where SQLAlchemy takes them, too: behind the ?.
+
+        Whatever that or the driver would stumble over is refused: their errors
+        show it with its password.
+        """
+        if not unquote(rest).isprintable():
+            raise Invalid("with a control character in it")
+        url = _SERVER.fullmatch(rest)
+        if url is None:
+            _, slash, path = rest.partition("/")
+            if not slash or not path.partition("?")[0]:
+                raise Invalid("which names no database", fix="End it with a slash and its name.")
+            raise Invalid(
+                "with a /, @ or # in a place where it means something",
+                fix="In user, password and name, write these as %2F, %40 and %23.",
+            )
+        hosts, named = url["hosts"], _given(url, "host")
+        if len(named) > 1 or (hosts and named):
+            raise Invalid("with hosts in two places", fix="Name all of them in one.")
+        if text := hosts or ",".join(named):
+            for host in text.split(","):
+                _check_host(host)
+        for port in ",".join(_given(url, "port") or ["0"]).split(","):
+            _check_port(port)
+        query = url["query"] or ""
+        if "," in hosts:
+            query = f"host={quote(hosts, safe='')}{query and '&'}{query}"
+            hosts = ""
+        # All of these may stand here, and SQLAlchemy would see an end or a login in them.
+        login = (url["login"] or "").replace("?", "%3F").replace("#", "%23")
+        query = query.replace("@", "%40")
+        login, query = login and f"{login}@", query and f"?{query}"
+        return DatabaseUrl(f"{driver}://{login}{hosts}/{url['name']}{query}")
 
     def show_wrong(self, text: str) -> str:
         """Return its scheme; where its password ends is anybody's guess."""
         scheme, separator, _ = text.partition("://")
         return shown(f"{scheme}://…") if separator else super().show_wrong(text)
+
+
+# What stands behind the scheme of a server's URL, and one of its hosts.
+_SERVER: Final = re.compile(
+    r"(?:(?P<login>[^@/]*)@)?(?P<hosts>[^@/?#]*)/(?P<name>[^@/?#]+)(?:\?(?P<query>.*))?"
+)
+_HOST: Final = re.compile(r"(?:\[([^\[\]]+)\]|([^\[\]:@\s]+))(?::([^:]*))?")
+
+
+def _given(url: re.Match[str], name: str) -> list[str]:
+    """What a server's URL has as the parameter ``name``, each time that it has it."""
+    return [value for key, value in parse_qsl(url["query"] or "") if key == name]
+
+
+def _check_host(text: str) -> None:
+    """Refuse what is neither a folder of sockets nor a host, be it with a port."""
+    if text.startswith("/"):
+        return
+    host = _HOST.fullmatch(text)
+    try:
+        urlsplit(f"//{text}")
+        if host is None or (host[1] and not isinstance(ip_address(host[1]), IPv6Address)):
+            raise ValueError  # noqa: TRY301  # as the others do
+    except ValueError:
+        raise Invalid(
+            "with a host that is none", fix="Write it as host:port or [IPv6 address]:port."
+        ) from None
+    if host[3] is not None:
+        _check_port(host[3])
+
+
+def _check_port(text: str) -> None:
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > _LARGEST_PORT:
+        raise Invalid(f"with a port that is no number up to {_LARGEST_PORT}")
 
 
 def is_loopback(host: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import tempfile
 from contextlib import closing
@@ -35,6 +36,16 @@ _COUNT_EVENTS: Final = """
 """  # there is no such row until there is an event
 _MAKE_ROOM: Final = "UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'events'"
 _COUNTED: Final = ("batches", "events", "deliveries")
+
+_HOST_PORT: Final = re.compile(
+    r"(?:\[(?P<six>.*)\]|(?P<host>/.*|[^:]*))(?::(?P<port>[0-9]+))?"  # a folder has no port
+)
+# What of a URL is a matter of the way to the server, and no secret. The rest is for our sessions.
+_LIBPQ: Final = frozenset({
+    "host", "port", "passfile", "target_session_attrs", "krbsrvname", "gsslib", "service",
+    "sslmode", "sslnegotiation", "sslrootcert", "sslcert", "sslkey", "sslcrl",
+    "ssl_min_protocol_version", "ssl_max_protocol_version",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +94,9 @@ def back_up(
 def pg_dump(url: str, to: str) -> list[str]:
     """The command that copies the PostgreSQL store at ``url``, without its password."""
     parsed = sa.make_url(url)
-    # What else stands behind the ? is for another driver, and may be the password.
-    query = {name: value for name, value in parsed.query.items() if name in ("host", "port")}
+    query = {name: value for name, value in parsed.query.items() if name in _LIBPQ}
+    if isinstance(hosts := query.get("host"), str):
+        query.update(_apart(hosts))
     plain = sa.URL.create(
         "postgresql",
         username=parsed.username,
@@ -95,6 +107,18 @@ def pg_dump(url: str, to: str) -> list[str]:
     )
     where = plain.render_as_string(hide_password=True)
     return ["pg_dump", "--format=custom", f"--file={to}", f"--dbname={where}"]
+
+
+def _apart(hosts: str) -> dict[str, str]:
+    """Hosts and ports as libpq wants them, of which our driver takes each beside the other."""
+    found = [_HOST_PORT.fullmatch(one) for one in hosts.split(",")]
+    if not any(one and one["port"] for one in found):
+        return {}
+    each = [one.group("six", "host", "port") if one else ("", "", "") for one in found]
+    return {
+        "host": ",".join(six or host for six, host, _ in each),
+        "port": ",".join(port or "" for _, _, port in each),
+    }
 
 
 def _refuse(path: Path, to: Path, *, overwrite: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ from batchwatch.store.engine import unbroken
 from batchwatch.store.schema import file_names, file_outcomes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -99,7 +99,9 @@ class FileNames:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known = sa.select(file_names.c.source_directory_file_id, file_names.c.name).where(
+        self._known = sa.select(
+            file_names.c.source_directory_file_id, file_names.c.name, file_names.c.needed_at
+        ).where(
             file_names.c.watch == sa.bindparam("watch"),
             database.among(
                 file_names.c.source_directory_file_id, sa.select(database.values("ids").c.value)
@@ -126,16 +128,25 @@ class FileNames:
         self, watch: WatchName, ids: Collection[str], *, now: datetime
     ) -> dict[str, str]:
         """The names of those of ``ids`` that are known; they stay as long as what needs them."""
-        given = {"of_watch": watch, "ids": _json(ids), "now": now, "lately": now - NOTED_EVERY}
-        async with self._database.write(durable=False) as connection:
-            await connection.execute(self._note, given)
-        return await self.known(watch, ids)
+        lately = now - NOTED_EVERY
+        rows = await self._rows(watch, ids)
+        if any(row.needed_at is None or row.needed_at < lately for row in rows):
+            given = {"of_watch": watch, "ids": _json(ids), "now": now, "lately": lately}
+            async with self._database.write(durable=False) as connection:
+                await connection.execute(self._note, given)
+            rows = await self._rows(watch, ids)  # without those that went meanwhile
+        return _names(rows)
 
     async def known(self, watch: WatchName, ids: Collection[str]) -> dict[str, str]:
         """The names of those of ``ids`` that are known."""
+        return _names(await self._rows(watch, ids))
+
+    async def _rows(
+        self, watch: WatchName, ids: Collection[str]
+    ) -> Sequence[sa.Row[Any, Any, Any]]:
         async with self._database.read() as connection:
-            rows = await connection.execute(self._known, {"watch": watch, "ids": _json(ids)})
-            return {row.source_directory_file_id: row.name for row in rows}
+            given = {"watch": watch, "ids": _json(ids)}
+            return (await connection.execute(self._known, given)).all()
 
     @unbroken
     async def add(self, watch: WatchName, names: Mapping[str, str], *, now: datetime) -> None:
@@ -166,6 +177,10 @@ def _row(
         "job_status": file.job_status,
         "job_error": file.job_error,
     }
+
+
+def _names(rows: Sequence[sa.Row[Any, Any, Any]]) -> dict[str, str]:
+    return {row.source_directory_file_id: row.name for row in rows}
 
 
 def _json(ids: Collection[str]) -> str:

@@ -132,9 +132,15 @@ class Retention:
 
     async def _one_by_one(self, before: datetime, now: datetime) -> AsyncGenerator[Removed | None]:
         """What stands for itself: the ledger's rows, and names that nobody has needed since."""
+        # Those from before it was noted when a name is needed count from now on.
+        while noted := await self._note_names(now):
+            yield {}
+        if noted is None:
+            yield None
+            return
         for remove in (self._remove_ledger, self._remove_names):
             while True:
-                removed = await remove(before, now)
+                removed = await remove(before)
                 if not removed and removed is not None:
                     break
                 yield removed
@@ -195,7 +201,7 @@ class Retention:
         return removed
 
     @unbroken
-    async def _remove_ledger(self, before: datetime, _now: datetime) -> Removed | None:
+    async def _remove_ledger(self, before: datetime) -> Removed | None:
         """Windows and gaps that ended by then; the ledger says from when on it is kept.
 
         But for the last window of each watch, and for the gaps that may go on after it.
@@ -218,13 +224,18 @@ class Retention:
         return +removed
 
     @unbroken
-    async def _remove_names(self, before: datetime, now: datetime) -> Removed | None:
+    async def _note_names(self, now: datetime) -> int | None:
+        """How many had no such moment, and have this one now; None: another replica is at it."""
         async with self._database.write(durable=False) as connection:
             if not await self._database.is_alone(connection):
                 return None
-            # Those from before it was noted count from now on.
-            unnoted = sa.update(file_names).where(file_names.c.needed_at.is_(None))
-            await connection.execute(unnoted.values(needed_at=now))
+            return (await connection.execute(self._statements.unnoted, {"now": now})).rowcount
+
+    @unbroken
+    async def _remove_names(self, before: datetime) -> Removed | None:
+        async with self._database.write(durable=False) as connection:
+            if not await self._database.is_alone(connection):
+                return None
             given = {"before": before - NOTED_EVERY}
             rows = await connection.execute(self._statements.unneeded, given)
             return +Counter({file_names.name: rows.rowcount})
@@ -320,6 +331,12 @@ class _Statements:
         }
 
         names = (file_names.c.watch, file_names.c.source_directory_file_id)
+        unnoted = sa.select(*names).where(file_names.c.needed_at.is_(None)).limit(AT_ONCE)
+        self.unnoted = (
+            sa.update(file_names)
+            .where(sa.tuple_(*names).in_(unnoted))
+            .values(needed_at=sa.bindparam("now", type_=file_names.c.needed_at.type))
+        )
         unneeded = sa.select(*names).where(file_names.c.needed_at < before).limit(AT_ONCE)
         self.unneeded = sa.delete(file_names).where(sa.tuple_(*names).in_(unneeded))
 

@@ -8,8 +8,10 @@ parameter as a setting of the server for our sessions.
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -48,6 +50,7 @@ _SETTINGS: Final = {
 }
 _HASTY: Final = {"synchronous_commit": "off"}
 
+_FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _DRIVER_MISSING: Final = (
     "a PostgreSQL store needs the driver asyncpg: pip install 'batchwatch[postgres]'"
 )
@@ -62,11 +65,35 @@ def place_of(url: sa.URL) -> str:
 
 
 def engines(url: sa.URL) -> tuple[AsyncEngine, AsyncEngine]:
-    """What waits for the disk at each commit and asks, and what does not wait."""
+    """What waits for the disk at each commit and asks, and what does not wait.
+
+    Raises StoreUnusable for a file of TLS that cannot be read.
+    """
+    _look_for_files(url)
     return (
         _engine(url, _SETTINGS, size=_READERS + 1, more=_MORE),
         _engine(url, _SETTINGS | _HASTY, size=1, more=0),
     )
+
+
+def _look_for_files(url: sa.URL) -> None:
+    """Refuse what names a file that is not there.
+
+    To connect would say so, too, but not of which file: as it does of a
+    socket, for which a daemon that starts has to wait.
+    """
+    for name in _FILES:
+        variable = f"PG{name.upper()}"
+        said = url.query.get(name) or os.environ.get(variable) or ()
+        for file in (said,) if isinstance(said, str) else said:
+            try:
+                Path(file).open("rb").close()
+            except OSError as error:
+                by = name if name in url.query else variable
+                raise StoreUnusable(
+                    f"{place_of(url)}: {by} names {file}, which cannot be read "
+                    f"({error.strerror}): {_PARAMETERS}"
+                ) from error
 
 
 def _engine(url: sa.URL, settings: dict[str, str], *, size: int, more: int) -> AsyncEngine:
@@ -160,6 +187,7 @@ _BY_STATE: Final[tuple[tuple[str, type[StoreError], str], ...]] = (
     ("42501", StoreUnusable, "grant the user the right to it: the tables must be its own"),
     ("42P01", StoreUnusable, "its tables were removed; restart batchwatch to begin anew"),
     ("53100", StoreFull, "make room on its disk; batchwatch goes on by itself"),
+    ("53200", StoreBusy, "raise max_locks_per_transaction, or its memory"),
     ("53300", StoreBusy, "raise max_connections, or put PgBouncer before it; a replica has eight"),
     ("25006", StoreBusy, "it is a standby now; batchwatch looks for the primary by itself"),
     ("57014", StoreBusy, "see what slows it down; batchwatch tries again by itself"),
@@ -179,12 +207,15 @@ def explain(error: Exception, where: str) -> StoreError | None:
     for known, kind, remedy in _BY_STATE:
         if state is not None and state.startswith(known):
             return kind(f"{where}: {said}: {remedy}")
+    if isinstance(error, sa.exc.TimeoutError):  # the pool's, whose own words name a connection
+        return StoreBusy(
+            f"{where}: no connection became free for {_CONNECT:.0f} s: it answers too slowly for "
+            "what is asked of it; batchwatch tries again by itself"
+        )
     if isinstance(cause, TimeoutError):
         return StoreUnreachable(f"{where}: no answer in time: {_AWAY}")
     if isinstance(cause, ssl.SSLError) or isinstance(cause.__cause__, ValueError):
         return StoreUnusable(f"{where}: {said}: {_PARAMETERS}")
-    if isinstance(cause, FileNotFoundError):  # a socket's, or of TLS: it does not say which
-        return StoreUnreachable(f"{where}: {said}: {_AWAY}; or {_PARAMETERS}")
     if isinstance(cause, OSError):
         return StoreUnreachable(f"{where}: {said}: {_AWAY}")
     if getattr(error, "connection_invalidated", False) or "connection" in said:

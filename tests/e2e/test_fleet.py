@@ -136,6 +136,21 @@ def is_all_known(watches: list[dict[str, Any]]) -> bool:
     return all(one["last_good_poll"] and one["budget"] and not one["troubles"] for one in watches)
 
 
+def steady(found: dict[str, Any]) -> dict[str, Any]:
+    """What is told of replicas, without that which moves by itself."""
+    moving = {"seen_at", "in_flight", "held_until", "last_good_poll"}
+    return {
+        "shared": found["shared"],
+        **{
+            part: [
+                dict.fromkeys(one, "moves") | {k: v for k, v in one.items() if k not in moving}
+                for one in found[part]
+            ]
+            for part in ("replicas", "watches")
+        },
+    }
+
+
 async def test_each_replica_shows_every_watch_and_who_polls_it(
     tmp_path: Path, shared: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +189,8 @@ async def test_each_replica_shows_every_watch_and_who_polls_it(
                 for watch, holder in shares.items():
                     assert re.search(rf"^{watch} +{holder} .* ago +in ", said, re.MULTILINE), said
                     assert re.search(rf"^{holder} +alive ", said, re.MULTILINE), said
+                _, said = await said_beside(first.environ, "replicas", "--json")
+                assert steady(await second.got("/replicas")) == steady(json.loads(said))
             await first.until(first.holders, lambda found: 1 == len(set(found.values()) - {None}))
         result = await asyncio.to_thread(called, "replicas", environ=first.environ)
         rows = await asyncio.to_thread(called, "replicas", "--json", environ=first.environ)

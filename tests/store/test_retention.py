@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -38,6 +39,7 @@ from tests.support.postgres import a_database
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
     from datetime import datetime
 
     Row = dict[str, Any]
@@ -289,6 +291,26 @@ async def test_names_of_files_go_when_nobody_has_needed_them_for_as_long(store: 
     assert {"dfl-2": "2.pdf"} == await store.names.known(WATCH, names)
 
 
+async def test_what_names_there_are_is_asked_without_writing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each batch asks; the turn to write is for what has changed."""
+    await store.names.add(WATCH, {"dfl-1": "a.pdf"}, now=at(0))
+    kinds: list[str] = []
+
+    def timed(kind: str) -> AbstractContextManager[None]:
+        kinds.append(kind)
+        return nullcontext()
+
+    monkeypatch.setattr(store.database, "timed", timed)
+    await store.names.need(WATCH, ["dfl-1", "x"], now=at(DAY))
+    lately = kinds.copy()
+    await store.names.need(WATCH, ["dfl-1", "x"], now=at(DAY + 1))
+
+    assert ["read"] == lately
+    assert "write" in kinds
+
+
 async def test_names_from_before_that_was_noted_count_from_the_first_look_on(store: Store) -> None:
     """They are as old as the upgrade."""
     await store.names.add(WATCH, {"dfl-1": "a.pdf"}, now=at(0))
@@ -298,6 +320,22 @@ async def test_names_from_before_that_was_noted_count_from_the_first_look_on(sto
     then = await remove(store, second=NOW + 12 * DAY)
 
     assert ({}, {"file_names": 1}) == (first, then)
+
+
+async def test_names_are_noted_a_few_at_a_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right after an upgrade none is, and there may be a million."""
+    monkeypatch.setattr(retention, "AT_ONCE", 2)
+    await store.names.add(WATCH, {f"dfl-{n}": f"{n}.pdf" for n in range(5)}, now=at(0))
+    async with store.database.write() as connection:
+        await connection.execute(sa.update(file_names).values(needed_at=None))
+    left = []
+    async for _ in Retention(store.database).remove(now=at(NOW), older_than=KEPT):
+        noted = [row["needed_at"] for row in await rows(store.database, file_names)]
+        left.append(noted.count(None))
+
+    assert [3, 1, 0] == left
 
 
 async def test_a_step_is_no_longer_than_so_many_files(

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from batchwatch.clock import Clock
-from batchwatch.store import Database, StoreError
+from batchwatch.store import Database, StoreError, driver, server
 from batchwatch.store.errors import StoreBusy, StoreUnreachable, StoreUnusable
 from batchwatch.store.notices import Notice, Notices
 from tests.support.front import encrypted
@@ -62,6 +62,21 @@ WRONG: dict[str, tuple[dict[str, object], type[StoreError], str]] = {
         "verify-full: check what follows the",
     ),
     "no such setting": ({"more": {"colour": "red"}}, StoreUnusable, "check what follows the"),
+    "fewer ports than hosts": (
+        {"host": None, "query": {"host": "a.invalid,b.invalid,c.invalid", "port": "1,2"}},
+        StoreUnusable,
+        "check what follows the",
+    ),
+    "no such socket": (
+        {"host": None, "query": {"host": "/nowhere"}},
+        StoreUnreachable,
+        "see that it runs",
+    ),
+    "no such authority": (
+        {"more": {"sslrootcert": "/no/ca.pem"}},
+        StoreUnusable,
+        "sslrootcert names /no/ca.pem, which cannot be read (No such file or directory)",
+    ),
 }
 
 
@@ -91,6 +106,42 @@ async def test_without_its_driver_it_says_what_to_install(
     assert r"pip install 'batchwatch[postgres]'" in str(await opening(url))
 
 
+async def test_a_file_that_is_missing_is_said_with_the_variable_that_names_it(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver goes by libpq's, too."""
+    monkeypatch.setenv("PGSSLCERT", "/no/own.pem")
+
+    assert "PGSSLCERT names /no/own.pem, which cannot be read" in str(await opening(url))
+
+
+async def test_a_server_of_which_too_much_is_asked_is_busy(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there: nobody should look for it elsewhere, and no link of SQLAlchemy's helps."""
+    few = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.01}
+    make = driver.create_async_engine
+    monkeypatch.setattr(
+        server, "create_async_engine", lambda *args, **kwargs: make(*args, **(kwargs | few))
+    )
+    database = await Database.open(url)
+    async with database.read():
+        with pytest.raises(StoreBusy) as caught:
+            await database.nudges()
+    await database.close()
+
+    assert "no connection became free for" in str(caught.value)
+    assert "http" not in str(caught.value)
+
+
+def test_a_server_without_room_for_more_locks_is_busy() -> None:
+    """It says so of its memory, and what to raise in a hint that is not shown."""
+    error = server.explain(asyncpg.OutOfMemoryError("out of shared memory"), "postgresql://h/db")
+
+    assert StoreBusy is type(error)
+    assert "raise max_locks_per_transaction" in str(error)
+
+
 async def test_a_server_that_is_verified_is_used_and_one_that_is_not_is_not(
     url: str, authority: Authority, tmp_path: Path
 ) -> None:
@@ -105,12 +156,10 @@ async def test_a_server_that_is_verified_is_used_and_one_that_is_not_is_not(
 
         assert await opening(trusting(authority)) is None
         refused = await opening(trusting(other))
-        missing = await opening(trusting(authority, sslrootcert=str(tmp_path / "no.pem")))
         by_name = await opening(trusting(authority).set(host="localhost"))
 
     assert type(refused) is StoreUnusable
     assert "CERTIFICATE_VERIFY_FAILED" in str(refused)
-    assert "sslrootcert" in str(missing)
     assert "localhost" in str(by_name)
 
 

@@ -20,12 +20,14 @@ from batchwatch.domain.routing import FOR_PROGRAMS, Router
 from batchwatch.settings import SettingsError, load
 from batchwatch.simulator import Simulator, Switch
 from batchwatch.store import Batches, Database, Outbox, Watches
+from batchwatch.store.leases import Leases
 from batchwatch.store.migrations import upgrade
 from batchwatch.store.schema import HEAD
 from tests.support.builders import WATCH, a_recorder, a_sighting, at
 from tests.support.clock import LeapClock, ManualClock
 from tests.support.daemon import running
 from tests.support.newer import make_newer
+from tests.support.postgres import a_database
 from tests.support.receiver import SECRET, Receiver
 from tests.unit.llamacloud.upstream import a_batch, a_page, serving
 
@@ -378,6 +380,31 @@ async def test_a_store_that_cannot_be_opened_is_told_and_the_rest_is_looked_at(
     assert ["store", "watch default"] == wrong(findings)
     assert "not a database: name another file" in about("store", findings)[1]
     assert Verdict.OK is about("endpoint webhook", findings)[0]
+
+
+async def test_a_store_of_several_is_opened_once_and_says_who_runs(
+    environ: dict[str, str], postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is far away takes its time for each connection."""
+    opened = []
+    attach = Database.attach
+
+    async def noted(url: str, *, lock: bool, writes: bool) -> Database:
+        opened.append(url)
+        return await attach(url, lock=lock, writes=writes)
+
+    async for url in a_database(postgres, made=True):
+        database = await Database.open(url)
+        await Leases(database, ManualClock(), replica="r1").beat()
+        await database.close()
+        monkeypatch.setattr(Database, "attach", noted)
+        findings = await found(environ, BATCHWATCH_DATABASE_URL=url)
+        monkeypatch.undo()
+
+    told = "running on this store: r1; what was changed counts once they restart"
+    assert (Verdict.OK, told) == about("daemon", findings)
+    assert (Verdict.OK, True) == (about("store", findings)[0], "0 batches" in str(findings))
+    assert 1 == len(opened)
 
 
 async def test_what_waits_for_an_endpoint_that_is_gone_is_warned_of(

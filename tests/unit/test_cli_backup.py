@@ -37,6 +37,7 @@ def test_it_says_what_is_in_the_copy(environ: dict[str, str], tmp_path: Path) ->
 
     assert (0, 0) == (said.exit_code, again.exit_code)
     assert said.stdout.startswith(f"{to}: 0.")
+    assert f"checked  1 of 1  {to}" in said.stderr.splitlines()
     assert "MB, batches 1, events 2, deliveries 1; as of 2" in said.stdout
     row = json.loads(again.stdout)
     assert (str(to), 1, to.stat().st_size) == (row["file"], row["batches"], row["bytes"])
@@ -64,6 +65,17 @@ HOST = "db.example:5433/batches"
         (f"postgresql://watcher:s3cret%21@{HOST}", HOST),
         (f"postgresql://watcher@{HOST}?password=s3cret%21&ssl=require", HOST),
         ("postgresql://watcher:s3cret%21@/batches?host=/run/pg", "/batches?host=%2Frun%2Fpg"),
+        (
+            (
+                f"postgresql://watcher@{HOST}?sslmode=verify-full&sslrootcert=/ca.pem&sslcert=/own.pem"
+                "&sslkey=/own.key&sslpassword=s3cret%21&statement_timeout=1s"
+            ),
+            f"{HOST}?sslcert=%2Fown.pem&sslkey=%2Fown.key&sslmode=verify-full&sslrootcert=%2Fca.pem",
+        ),
+        (
+            "postgresql://watcher:s3cret%21@db1,[::1]:5433/batches?target_session_attrs=read-write",
+            "/batches?host=db1%2C%3A%3A1&port=%2C5433&target_session_attrs=read-write",
+        ),
     ],
 )
 def test_a_postgresql_is_left_to_its_own_tools(url: str, plain: str, tmp_path: Path) -> None:
@@ -75,4 +87,4 @@ def test_a_postgresql_is_left_to_its_own_tools(url: str, plain: str, tmp_path: P
     assert "s3cret" not in result.stderr
     program, form, file, where = shlex.split(result.stderr.splitlines()[1])
     assert ("pg_dump", "--format=custom", f"--file={to}") == (program, form, file)
-    assert where.startswith(f"--dbname=postgresql://watcher@{plain}")
+    assert f"--dbname=postgresql://watcher@{plain}" == where

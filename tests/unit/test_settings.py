@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from batchwatch.settings import (
@@ -17,6 +20,8 @@ from batchwatch.settings import (
     WebhookSettings,
     load,
 )
+from batchwatch.settings.problems import Invalid
+from batchwatch.settings.urls import Database
 
 if TYPE_CHECKING:
     from batchwatch.settings import EndpointSettings, Problem
@@ -531,6 +536,12 @@ def test_the_plain_url_of_a_database_gets_its_driver(text: str, url: str) -> Non
             "postgresql+asyncpg://u:hunter2@h:5433/db?ssl=require",
         ),
         ("postgresql+asyncpg://u@/db?host=/run/pg", "postgresql+asyncpg://u@/db?host=/run/pg"),
+        (
+            "postgresql://u:hunter2@h1:5432,[::1]:5433/db?sslmode=require",
+            "postgresql+asyncpg://u:hunter2@/db?host=h1%3A5432%2C%5B%3A%3A1%5D%3A5433&sslmode=require",
+        ),
+        ("postgresql://u:hunter2?#@h/db", "postgresql+asyncpg://u:hunter2%3F%23@h/db"),
+        ("postgresql://h:1/db?options=x@y", "postgresql+asyncpg://h:1/db?options=x%40y"),
     ],
 )
 def test_a_database_may_be_postgresqls(text: str, url: str) -> None:
@@ -539,6 +550,88 @@ def test_a_database_may_be_postgresqls(text: str, url: str) -> None:
 
     assert url == found.get_secret_value()
     assert "hunter2" not in found.shown
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("postgresql://u:hunter2@h1:5432,[::1]:5433/db", ("h1", "::1")),
+        ("postgresql:///db?host=/run/pg:1,h2:5432", ("/run/pg:1", "h2")),
+        ("postgresql://%2Frun%2Fpg/db", ("/run/pg",)),
+        ("postgresql:///db", ()),
+        ("sqlite:///host/db", ()),
+    ],
+)
+def test_the_hosts_of_a_database_are_known(text: str, hosts: tuple[str, ...]) -> None:
+    """However they are written; without their ports."""
+    assert hosts == settings(DATABASE_URL=text).database_url.hosts
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("postgresql://u:hunter2@[::1/db", "a host that is none"),
+        ("postgresql://u:hunter2@[hunter2]/db", "a host that is none"),
+        ("postgresql://u:hunter2@h1,/db", "a host that is none"),
+        ("postgresql://u:hunter2@/db?host=a:b:c", "a host that is none"),
+        ("postgresql://u:hunter2@h/db?host=other", "hosts in two places"),
+        ("postgresql://u:hunter2@h:/db", "a port that is no number"),
+        ("postgresql://u:hunter2@h:x/db", "a port that is no number"),
+        ("postgresql://u:hunter2@h:65536/db", "a port that is no number"),
+        ("postgresql://u:hunter2@h/db?port=5432,x", "a port that is no number"),
+        ("postgresql://u:hunter2/2@h/db", "a /, @ or # in a place where it means something"),
+        ("postgresql://u:hunter2@2@h/db", "a /, @ or # in a place where it means something"),
+        ("postgresql://u:hunter2@h/d%00b", "a control character in it"),
+    ],
+)
+def test_a_server_that_cannot_be_meant_is_refused(text: str, said: str) -> None:
+    """By what is wrong with it, for the drivers would end in a traceback with the password."""
+    problem = the_problem(DATABASE_URL=text)
+
+    assert f"'postgresql://…', with {said}" in problem.given
+    assert "hunter2" not in str(problem)
+
+
+_PIECES = (
+    *(
+        "h",
+        "1",
+        "é",
+        "\u2100",
+        "\uff11",
+        "::1",
+        "[::1]",
+        "[",
+        "]",
+        ":",
+        ":5432",
+        "@",
+        "/",
+        "?",
+        "#",
+    ),
+    *("%", "%2F", "%40", "%00", ",", "&", "=", " ", "host=", "port=", "sslmode=", "/db"),
+)
+_ODD = st.lists(st.sampled_from(_PIECES), max_size=7).map("".join)
+
+
+@given(_ODD, _ODD)
+@example("h:", "")  # an empty port
+@example("h1:5432,h2:5432", "")
+@example("u:1@[x]", "")
+def test_whatever_url_of_a_server_is_let_through_can_be_used(place: str, more: str) -> None:
+    """By SQLAlchemy, which opens the store, and then by the driver, which takes it apart anew."""
+    from sqlalchemy import make_url  # noqa: PLC0415 - the judge
+
+    try:
+        found = Database().read(f"postgresql://{place}/db{more}")
+    except Invalid:
+        return
+    url = make_url(found.get_secret_value())
+
+    urlsplit(url.render_as_string(hide_password=False)).port  # noqa: B018 - raises for one that is none
+    assert url.host or url.query.get("host") or not found.hosts
+    assert not url.password or f":{url.password}@" not in found.shown
 
 
 @pytest.mark.parametrize("text", ["postgresql://h", "postgresql://h/", "postgresql://h/a/b"])

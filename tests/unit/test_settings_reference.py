@@ -236,6 +236,37 @@ def test_doors_that_stand_open_are_warned_of(more: dict[str, str], said: str) ->
     assert said in warning
 
 
+@pytest.mark.parametrize(
+    ("text", "environment", "named"),
+    [
+        ("u:hunter2@db.example/b", "", "db.example proves itself"),
+        ("u:hunter2@db.example/b?sslmode=require", "", "db.example proves itself"),
+        ("u:hunter2@db.example/b?sslmode=require", "verify-full", "db.example proves itself"),
+        ("u:hunter2@[::1],10.0.0.7:5432/b", "prefer", "10.0.0.7 proves itself"),
+        ("u:hunter2@/b?host=db1:5432,db2", "", "db1, db2 prove themselves"),
+        ("u:hunter2@db.example/b?sslmode=verify-full", "", None),
+        ("u:hunter2@db.example/b?sslmode=verify-ca", "", None),
+        ("u:hunter2@db.example/b", "verify-full", None),
+        ("u:hunter2@127.0.0.1,localhost/b", "", None),
+        ("u:hunter2@/b?host=/run/postgresql", "", None),
+        ("u:hunter2@/b", "", None),
+    ],
+)
+def test_a_server_that_need_not_prove_itself_is_warned_of(
+    text: str, environment: str, named: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless it is on this machine: the password goes to it, and all that is stored."""
+    monkeypatch.setenv("PGSSLMODE", environment)
+    given = {"WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}
+    given["DATABASE_URL"] = f"postgresql://{text}"
+    environ = {**ENOUGH, **{f"BATCHWATCH_{name}": value for name, value in given.items()}}
+    told = warnings(load(environ=environ))
+
+    assert (0 if named is None else 1) == len(told)
+    assert (named or "") in "".join(told)
+    assert "hunter2" not in "".join(told)
+
+
 def test_a_plain_set_up_is_warned_of_nothing_but_its_missing_signature() -> None:
     """Two variables are enough, and a third makes it safe."""
     secret = {"BATCHWATCH_WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}

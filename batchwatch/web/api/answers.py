@@ -7,9 +7,12 @@ what is promised. Times are RFC 3339 in UTC, durations are seconds.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 from msgspec import Meta, Struct
+
+if TYPE_CHECKING:
+    from batchwatch.store.replicas import Fleet, Holding
 
 T = TypeVar("T")
 
@@ -345,6 +348,28 @@ class Held(Struct):
     ]
     last_good_poll: datetime | None
 
+    @classmethod
+    def of(
+        cls,
+        watch: str,
+        lease: Holding | None,
+        *,
+        holder: str | None,
+        since: datetime | None = None,
+        last_good_poll: datetime | None,
+    ) -> Held:
+        """Return it by its lease; ``since`` is for where there are none."""
+        if lease is not None:
+            since = lease.held_until if holder is None else lease.taken_at
+        return cls(
+            watch=watch,
+            holder=holder,
+            since=since,
+            token=None if lease is None else lease.token,
+            held_until=lease.held_until if lease and holder is not None else None,
+            last_good_poll=last_good_poll,
+        )
+
 
 class Replicas(Struct):
     """Who shares the store, and who polls what."""
@@ -355,6 +380,28 @@ class Replicas(Struct):
     shared: Annotated[bool, Meta(description="False: an SQLite file has one daemon.")]
     replicas: list[Replica]
     watches: Annotated[list[Held], Meta(description="Those that are set for this daemon.")]
+
+    @classmethod
+    def of(cls, fleet: Fleet, held: list[Held], *, shared: bool) -> Replicas:
+        """Return them as the API and the command line both say it."""
+        return cls(
+            now=fleet.now,
+            shared=shared,
+            replicas=[
+                Replica(
+                    id=one.id,
+                    host=one.host,
+                    version=one.version,
+                    started_at=one.started_at,
+                    seen_at=one.seen_at,
+                    alive=one.is_alive,
+                    watches=[other.watch for other in held if other.holder == one.id],
+                    in_flight=one.in_flight,
+                )
+                for one in fleet.replicas
+            ],
+            watches=held,
+        )
 
 
 class ActiveCount(Struct):

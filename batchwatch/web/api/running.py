@@ -145,24 +145,7 @@ class Running:
         del query
         fleet = await self._live.fleet()
         held = [self._held(one, fleet) for one in await self._live.watches()]
-        return answers.Replicas(
-            now=fleet.now,
-            shared=self._live.is_shared,
-            replicas=[
-                answers.Replica(
-                    id=one.id,
-                    host=one.host,
-                    version=one.version,
-                    started_at=one.started_at,
-                    seen_at=one.seen_at,
-                    alive=one.is_alive,
-                    watches=[other.watch for other in held if other.holder == one.id],
-                    in_flight=one.in_flight,
-                )
-                for one in fleet.replicas
-            ],
-            watches=held,
-        )
+        return answers.Replicas.of(fleet, held, shared=self._live.is_shared)
 
     @operation("GET", "/endpoints", tag="endpoints")
     async def list_endpoints(self, query: Nothing, _asked: Asked) -> list[answers.Endpoint]:
@@ -219,16 +202,11 @@ class Running:
         raise Problem(404, f"there is no watch {name}")
 
     def _held(self, one: WatchNow, fleet: Fleet) -> answers.Held:
-        found = fleet.holdings.get(WatchName(one.name))
-        since = None if self._live.is_shared else self._live.started_at
-        if found is not None:
-            since = found.held_until if one.holder is None else found.taken_at
-        return answers.Held(
-            watch=one.name,
+        return answers.Held.of(
+            one.name,
+            fleet.holdings.get(WatchName(one.name)),
             holder=one.holder,
-            since=since,
-            token=None if found is None else found.token,
-            held_until=found.held_until if found and one.holder is not None else None,
+            since=None if self._live.is_shared else self._live.started_at,
             last_good_poll=one.last_good_poll(fleet.now),
         )
 
