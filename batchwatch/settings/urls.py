@@ -72,7 +72,10 @@ class DatabaseUrl(Secret[str]):
 
     @property
     def shown(self) -> str:
-        """The URL without login and query."""
+        """The URL without login and query, but for the hosts that stand in there."""
+        if url := self._of_a_server():
+            hosts = url["hosts"] or ",".join(_given(url, "host"))
+            return f"postgresql://{'' if hosts.startswith('/') else hosts}/{url['name']}"
         return without_login(self.get_secret_value().partition("?")[0])
 
     @property

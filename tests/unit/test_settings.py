@@ -553,6 +553,19 @@ def test_a_database_may_be_postgresqls(text: str, url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgres://u:hunter2@h:5433/db?ssl=require", "postgresql://h:5433/db"),
+        ("postgresql://u:hunter2@h1:5432,[::1]/db", "postgresql://h1:5432,[::1]/db"),
+        ("postgresql://u:hunter2@/db?host=/run/pg", "postgresql:///db"),
+    ],
+)
+def test_of_a_database_its_hosts_and_its_name_are_shown(text: str, shown: str) -> None:
+    """That is enough to recognise it, and no login is in it."""
+    assert shown == settings(DATABASE_URL=text).database_url.shown
+
+
+@pytest.mark.parametrize(
     ("text", "hosts"),
     [
         ("postgresql://u:hunter2@h1:5432,[::1]:5433/db", ("h1", "::1")),
