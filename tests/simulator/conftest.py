@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
 from llama_cloud import AsyncLlamaCloud
 
 from batchwatch.simulator import Simulator
@@ -17,10 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import aiohttp
-
-# A busy machine makes an example slow, not wrong.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 
 @pytest.fixture
