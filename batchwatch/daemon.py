@@ -309,7 +309,7 @@ async def _among_others(store: Store, clock: Clock) -> AsyncIterator[tuple[Repli
         yield this, None
         return
     leases = Leases(store.database, clock, replica=name, host=host, version=__version__)
-    store.database.guard = leases.guard
+    store.database.guard, store.database.failed = leases.guard, leases.doubt
     store.outbox.replica = name
     await leases.beat()
     try:

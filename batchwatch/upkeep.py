@@ -177,11 +177,19 @@ class Upkeep:
 
 
 def _at_its_border(job: Job) -> Job:
+    failures = 0
+
     async def run() -> None:
+        nonlocal failures
         try:
             await job()
+            if failures:
+                log.info("upkeep.recovered", job=job.__name__, failures=failures)
+            failures = 0
         except StoreError as error:
-            log.warning("upkeep.failed", job=job.__name__, reason=str(error))
+            tell = log.debug if failures else log.warning
+            tell("upkeep.failed", job=job.__name__, reason=str(error))
+            failures += 1
         except asyncio.CancelledError:
             log.debug("upkeep.cancelled", job=job.__name__)  # APScheduler would print a traceback
 

@@ -203,10 +203,11 @@ def held_back(asked: Asked, seconds: float) -> RateLimited:
 def lapsed(asked: Asked) -> Lapsed:
     """The error for a request that was not sent, because its watch may be another replica's."""
     return Lapsed(
-        "not sent: this replica was away for so long that another may poll the watch by now",
+        "not sent: the database takes nothing at present, or this replica was away for so long "
+        "that another may poll the watch by now",
         where=asked.where,
         what_to_do="batchwatch goes on by itself. If this is frequent, see why the process or its "
-        "database stands still",
+        "database stands still.",
     )
 
 

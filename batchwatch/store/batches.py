@@ -140,8 +140,9 @@ class Batches:
         events and their deliveries are written together; then whoever waits
         for deliveries is woken.
         """
-        async with self._database.write_for(watch) as connection:
+        async with self._database.write() as connection:
             changes = decide(await self._read(connection, watch, ids))
+            await self._database.hold(connection, watch)
             await self._write(connection, watch, changes)
         self._outbox.committed(changes.events)
         return changes
@@ -156,9 +157,10 @@ class Batches:
         ],
     ) -> Changes:
         """Change batches by what is known of their files: as :meth:`change`, with those given."""
-        async with self._database.write_for(watch) as connection:
+        async with self._database.write() as connection:
             known = await self._read(connection, watch, ids)
             changes = decide(known, await self._outcomes.read(connection, watch, ids))
+            await self._database.hold(connection, watch)
             await self._write(connection, watch, changes)
         self._outbox.committed(changes.events)
         return changes
@@ -178,7 +180,7 @@ class Batches:
         decide: Callable[[Mapping[BatchId, Batch], Docket], Judged],
     ) -> Judged:
         """Change batches by a judgement of these and of their watch, as :meth:`change` does."""
-        async with self._database.write_for(watch) as connection:
+        async with self._database.write() as connection:
             longest = await longest_stuck(connection, watch)
             known = await self._read(connection, watch, {*ids, *map(BatchId, longest)})
             docket = Docket(
@@ -187,6 +189,7 @@ class Batches:
                 longest=[known[BatchId(one)] for one in longest],
             )
             judged = decide({one: known[one] for one in ids if one in known}, docket)
+            await self._database.hold(connection, watch)
             if judged.slow != docket.slow:  # first the watch, then events: as all who write both
                 await write_slow(connection, watch, judged.slow)
             await self._write(connection, watch, judged.changes)

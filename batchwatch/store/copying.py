@@ -26,8 +26,16 @@ from batchwatch.store.errors import (
     StoreUnusable,
 )
 from batchwatch.store.replicas import LIFE
-from batchwatch.store.schema import copying, coverage, deliveries, metadata, nudges, replicas
-from batchwatch.store.version import found, set_version
+from batchwatch.store.schema import (
+    compatibility,
+    copying,
+    coverage,
+    deliveries,
+    metadata,
+    nudges,
+    replicas,
+)
+from batchwatch.store.version import found, set_version, unset_version
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -158,6 +166,9 @@ class Copy:
         async with self.target.write() as connection:
             await self.target.hold_schema(connection)
             tables = await connection.run_sync(lambda sync: sa.inspect(sync).get_table_names())
+            if tables and copying.name not in tables:
+                await self._clear(connection)
+                tables = []
             if not tables:
                 # Without their indices, which take half the time when all is there.
                 for table in (*metadata.sorted_tables, copying):
@@ -165,12 +176,6 @@ class Copy:
                 row = {"id": 1, "schema": schema.HEAD, "source": _json(source)}
                 await connection.execute(sa.insert(copying), {**row, "step": 0, "done": "{}"})
                 return _State(0, {})
-            if copying.name not in tables:
-                await found(connection, where)
-                raise StoreUnusable(
-                    f"{where}: there is a store already; name an empty one. "
-                    "If a copy has ended here, nothing is left to do"
-                )
             begun = (await connection.execute(sa.select(copying))).one()
         if begun.schema != schema.HEAD:
             raise StoreUnusable(
@@ -181,6 +186,25 @@ class Copy:
             raise self._changed()
         done = msgspec.json.decode(begun.done, type=dict[str, _Done])
         return _State(begun.step, done)
+
+    async def _clear(self, connection: AsyncConnection) -> None:
+        """Remove the tables of a store that was only made, and hold nothing; refuse any other."""
+        where = self.target.where
+        version = await found(connection, where)
+        for table in metadata.sorted_tables if version == schema.HEAD else ():
+            if table is compatibility:
+                continue
+            if await connection.scalar(sa.select(sa.literal(1)).select_from(table).limit(1)):
+                raise StoreUnusable(
+                    f"{where}: there is a store already, with rows in {table.name}; name an empty "
+                    "one. If a copy has ended here, nothing is left to do"
+                )
+        if version != schema.HEAD:
+            raise StoreUnusable(
+                f"{where}: there is a store already, with the schema {version}; name an empty one"
+            )
+        await connection.run_sync(metadata.drop_all)
+        await unset_version(connection)
 
     @unbroken
     async def _put(self, table: sa.Table, rows: list[Row], state: _State) -> None:

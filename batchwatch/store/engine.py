@@ -100,6 +100,10 @@ def unbroken(
     return run
 
 
+def _nothing() -> None:
+    pass
+
+
 class Database:
     """A store that is open.
 
@@ -119,6 +123,8 @@ class Database:
         self.found: str | None = None  # the schema's version when it was opened; None: it was new
         self._lock: int | None = None
         self._file: tuple[Path, tuple[int, int] | None] | None = None
+        # Where several share the database: told when it did not take what was written.
+        self.failed: Callable[[], None] = _nothing
         # Held around each use, with its kind: `read`, or `write` with the wait for its turn.
         self.timed: Callable[[str], AbstractContextManager[object]] = nullcontext
 
@@ -244,6 +250,7 @@ class Database:
                     async with connection.begin():
                         yield connection
         except self._failures as error:
+            self.failed()
             raise self._translated(error) from error
 
     @asynccontextmanager
@@ -253,9 +260,18 @@ class Database:
         Raises :class:`~batchwatch.store.errors.LeaseLost` before anything is read.
         """
         async with self.write() as connection:
-            if self.guard is not None:
-                await self.guard(connection, watch)
+            await self.hold(connection, watch)
             yield connection
+
+    async def hold(self, connection: AsyncConnection, watch: WatchName) -> None:
+        """Until the end of the transaction: nobody else takes ``watch``, if it is ours to poll.
+
+        After much was read, and not before: a replica that is frozen while it
+        reads would hold up whoever is to take over. The token says that
+        nobody wrote meanwhile. Raises :class:`~batchwatch.store.errors.LeaseLost`.
+        """
+        if self.guard is not None:
+            await self.guard(connection, watch)
 
     @asynccontextmanager
     async def write_one(self) -> AsyncIterator[AsyncConnection]:
@@ -269,6 +285,7 @@ class Database:
                     await self._begin_nothing(connection)
                     yield connection
         except self._failures as error:
+            self.failed()
             raise self._translated(error) from error
 
     @asynccontextmanager

@@ -68,6 +68,8 @@ class Leases(Replicas):
         self._beaten_at = -math.inf  # monotonic
         self.epoch = 0  # how often the others have begun to see us
         self._epoch_at = -math.inf  # monotonic, when they did the last time
+        self._is_doubted = False
+        self._doubts = asyncio.Event()
         self._started_at: datetime | None = None  # by the database's clock
         self._who = {"id": replica, "host": host, "version": version, "schema": HEAD}
         self._tokens: dict[WatchName, int] = {}  # of those that this replica holds
@@ -140,6 +142,7 @@ class Leases(Replicas):
             self.epoch += 1
             self._epoch_at = begun
         self._beaten_at = begun
+        self._is_doubted = False
         return await self.count()
 
     def _mind_the_host(self, shared: datetime) -> None:
@@ -179,7 +182,11 @@ class Leases(Replicas):
         pause = self.life.total_seconds() / RENEWALS
         failures = 0
         while True:
-            await self._clock.sleep(min(pause, RETRY) if failures else pause)
+            if failures:
+                await self._clock.sleep(min(pause, RETRY))
+            else:
+                await self._clock.wait(self._doubts, pause)
+            self._doubts.clear()
             try:
                 await self.beat()
             except StoreError as error:
@@ -191,8 +198,17 @@ class Leases(Replicas):
                 failures = 0
 
     def holds(self, watch: WatchName) -> bool:
-        """Whether nobody else can hold ``watch`` at this moment, as far as is known here."""
-        return self._clock.monotonic() < self._held_until.get(watch, -math.inf)
+        """Whether, as far as is known, ``watch`` is ours alone and what it shows can be written.
+
+        What upstream shows while nothing can be written may never be shown again.
+        """
+        is_held = self._clock.monotonic() < self._held_until.get(watch, -math.inf)
+        return is_held and not self._is_doubted
+
+    def doubt(self) -> None:
+        """The database did not take what was written: find out at once whether it does."""
+        self._is_doubted = True
+        self._doubts.set()
 
     @unbroken
     async def retire(self) -> None:

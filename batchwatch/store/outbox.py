@@ -186,6 +186,8 @@ class Outbox:
             found = (await connection.execute(self._statements.claim, parameters)).all()
             self.held.update(row.id for row in found)  # before anybody else has the turn
         found = sorted(found, key=lambda row: (row.due_at, row.id))  # they come in any order
+        if self._database.is_shared:
+            found = await self._with_events(found)
         return [
             Claimed(
                 id=DeliveryId(id_),
@@ -205,6 +207,22 @@ class Outbox:
                 event_id, type_, batch_id, occurred_at, payload, *trace,
             ) in found
         ]  # fmt: skip
+
+    async def _with_events(self, found: Sequence[sa.Row[Any]]) -> list[Any]:
+        """What was claimed with what is to be sent.
+
+        Read once the claim is committed: a replica that is frozen while much
+        comes in would hold all of it, and nobody could say whose it is.
+        """
+        seqs = {"seqs": _json([row.event_seq for row in found])}
+        try:
+            async with self._database.read() as connection:
+                rows = (await connection.execute(self._statements.told, seqs)).all()
+        except BaseException:
+            self.held.difference_update(row.id for row in found)  # so that they are released soon
+            raise
+        told = {row[0]: row[1:] for row in rows}
+        return [(*row[:5], *told[row.event_seq]) for row in found]
 
     @unbroken
     async def settle(self, settled: Collection[Settled]) -> None:
@@ -439,7 +457,13 @@ class _Statements:
             .limit(sa.bindparam("limit", type_=sa.Integer))
             .with_for_update(skip_locked=True)  # of what others are just claiming; not in SQLite
         )
+        sent = [events.c.id, events.c.type, events.c.batch_id, events.c.occurred_at]
+        sent += [events.c.payload, *([events.c.trace] if traced else [])]  # 6,000 times a second
         of_its_event = events.c.seq == deliveries.c.event_seq
+        at_once = [
+            sa.select(column).where(of_its_event).scalar_subquery().label(f"event_{column.name}")
+            for column in sent
+        ]
         self.claim = (
             sa.update(deliveries)
             .where(database.among(deliveries.c.id, due))
@@ -454,19 +478,11 @@ class _Statements:
                 deliveries.c.subject,
                 deliveries.c.attempts,
                 deliveries.c.uncounted,
-                *(
-                    sa.select(column).where(of_its_event).scalar_subquery().label(name)
-                    for name, column in (
-                        ("event_id", events.c.id),
-                        ("type", events.c.type),
-                        ("batch_id", events.c.batch_id),
-                        ("occurred_at", events.c.occurred_at),
-                        ("payload", events.c.payload),
-                        *([("trace", events.c.trace)] if traced else []),  # 6,000 times a second
-                    )
-                ),
+                *([deliveries.c.event_seq] if database.is_shared else at_once),
             )
         )
+        seqs = sa.select(sa.cast(database.values("seqs").c.value, events.c.seq.type))
+        self.told = sa.select(events.c.seq, *sent).where(database.among(events.c.seq, seqs))
 
         held = sa.select(sa.cast(database.values("ids").c.value, deliveries.c.id.type))
         among_ids = database.among(deliveries.c.id, held)

@@ -51,6 +51,13 @@ _SETTINGS: Final = {
 _HASTY: Final = {"synchronous_commit": "off"}
 
 _FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+# What URLs for psql have, and our driver would take for settings of the server.
+_OF_LIBPQ: Final = (
+    *("channel_binding", "connect_timeout", "gssencmode", "fallback_application_name"),
+    *("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"),
+    *("tcp_user_timeout", "sslcompression", "sslsni", "load_balance_hosts"),
+)
+
 _DRIVER_MISSING: Final = (
     "a PostgreSQL store needs the driver asyncpg: pip install 'batchwatch[postgres]'"
 )
@@ -69,11 +76,21 @@ def engines(url: sa.URL) -> tuple[AsyncEngine, AsyncEngine]:
 
     Raises StoreUnusable for a file of TLS that cannot be read.
     """
+    url = _understood(url)
     _look_for_files(url)
     return (
         _engine(url, _SETTINGS, size=_READERS + 1, more=_MORE),
         _engine(url, _SETTINGS | _HASTY, size=1, more=0),
     )
+
+
+def _understood(url: sa.URL) -> sa.URL:
+    """The URL as our driver takes it: what is for libpq alone is left out."""
+    found = url.difference_update_query(_OF_LIBPQ)
+    if found.query.get("sslrootcert") == "system":
+        trusted = ssl.get_default_verify_paths().cafile
+        return found.update_query_dict({"sslrootcert": trusted} if trusted else {})
+    return found
 
 
 def _look_for_files(url: sa.URL) -> None:
@@ -136,7 +153,7 @@ async def listen(url: sa.URL, channel: str, heard: Callable[[str], None]) -> Non
         hears.set()
         heard(told[3])
 
-    connection = await _connect(url, _SETTINGS)
+    connection = await _connect(_understood(url), _SETTINGS)
     try:
         connection.add_termination_listener(lambda _: broken.set())
         await connection.add_listener(channel, hear)

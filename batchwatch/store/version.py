@@ -116,6 +116,11 @@ async def set_version(database: Database, connection: AsyncConnection) -> None:
     await _set_oldest(database, connection)
 
 
+async def unset_version(connection: AsyncConnection) -> None:
+    """Let it be no store any longer; its tables are gone."""
+    await connection.execute(sa.text("DROP TABLE alembic_version"))
+
+
 async def _set_oldest(database: Database, connection: AsyncConnection) -> None:
     row: dict[str, Any] = {"id": 1, "oldest": schema.OLDEST}
     upsert = database.insert(schema.compatibility).values(row)

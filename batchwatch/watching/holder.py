@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = get_logger()
 
 LOOK: Final = 1.0  # seconds between two looks at what is free; a takeover is that late at most
+PEACE: Final = 2.0  # seconds that a pass may take to its end, where it is to be the last
 UNWANTED: Final = 5.0  # seconds that a watch is free until it is taken beyond our share
 
 
@@ -47,7 +48,7 @@ class Holder:
         self._clock = clock
         self._metrics = metrics
         self._held: dict[WatchName, int] = {}  # with their tokens
-        self._running: dict[WatchName, tuple[Watcher, asyncio.Task[None]]] = {}
+        self._running: dict[WatchName, tuple[Watcher, asyncio.Task[None], asyncio.Event]] = {}
         self._renewed_at = -math.inf  # monotonic
         self._alive = 0  # replicas, when they were counted last
         self._free_since: dict[WatchName, float] = {}  # monotonic
@@ -65,19 +66,20 @@ class Holder:
             try:
                 if self._leases is None:
                     for name in self._watches:
-                        self._start(group, name, stop)
+                        self._start(group, name)
                     await stop.wait()
                     return
                 while not stop.is_set():
                     try:
-                        await self._turn(group, self._leases, stop)
+                        await self._turn(group, self._leases)
+                        if self.trouble:
+                            log.info("leases.recovered")
                         self.trouble = None
                     except StoreError as error:
                         await self._lose_sight(error)
                     await self._clock.wait(stop, LOOK)
             finally:
-                for name in list(self._running):
-                    await self._end(name)
+                await self._end(*self._running, in_peace=True)
                 if self._leases is not None:
                     await self._retire(self._leases)
 
@@ -111,12 +113,12 @@ class Holder:
             if watcher.watch.name == name:
                 watcher.poll_now()
 
-    async def _turn(self, group: asyncio.TaskGroup, leases: Leases, stop: asyncio.Event) -> None:
+    async def _turn(self, group: asyncio.TaskGroup, leases: Leases) -> None:
         """Renew what is held when it is time for it, and take what is free, up to our share."""
         life = leases.life.total_seconds()
         now = self._clock.monotonic()
         if now - self._renewed_at >= life / RENEWALS:
-            await self._take(group, leases, list(self._held), stop)
+            await self._take(group, leases, list(self._held))
             self._renewed_at = now
         # Counted each time: the share of one that is gone is free as soon as what it held is.
         alive = await leases.count()
@@ -128,12 +130,11 @@ class Holder:
         self._unwanted &= self._held.keys()
         counted = [name for name in self._held if name not in self._unwanted]
         if spare := counted[share:]:
-            for name in spare:
-                await self._end(name)
+            await self._end(*spare, in_peace=True)
             await self._give_back(leases, spare)
             self._free_since = {}  # whoever is to have them has all the time for it
         elif names := await self._free(leases, share - len(counted)):
-            await self._take(group, leases, [*self._held, *names], stop)
+            await self._take(group, leases, [*self._held, *names])
 
     async def _free(self, leases: Leases, room: int) -> list[WatchName]:
         """What is free and to be taken: as many as there is ``room`` for, and what nobody takes.
@@ -155,11 +156,10 @@ class Holder:
         group: asyncio.TaskGroup,
         leases: Leases,
         names: list[WatchName],
-        stop: asyncio.Event,
     ) -> None:
         if not names:
             return
-        said = {name: one.health.written() for name, (one, _) in self._running.items()}
+        said = {name: one.health.written() for name, (one, *_) in self._running.items()}
         taken = await leases.take(names, said)
         for name in [one for one, token in self._held.items() if taken.get(one) != token]:
             log.warning("watch.lost", watch=name)
@@ -169,7 +169,7 @@ class Holder:
             if name not in self._held:
                 log.info("watch.taken", watch=name, token=token)
                 self._held[name] = token
-                self._start(group, name, stop)
+                self._start(group, name)
 
     async def _lose_sight(self, error: StoreError) -> None:
         """The store cannot be asked: what cannot be renewed in time is no longer polled."""
@@ -177,10 +177,10 @@ class Holder:
         self.trouble = str(error)
         assert self._leases is not None  # noqa: S101  # without, nothing is asked
         if self._clock.monotonic() - self._renewed_at > self._leases.life.total_seconds():
-            for name in list(self._held):
+            for name in self._held:
                 log.warning("watch.lost", watch=name)
-                await self._end(name)
-                del self._held[name]
+            await self._end(*self._held)
+            self._held.clear()
 
     async def _retire(self, leases: Leases) -> None:
         names = list(self._held)
@@ -202,10 +202,10 @@ class Holder:
         else:
             log.info("watch.given_back", watches=names)
 
-    def _start(self, group: asyncio.TaskGroup, name: WatchName, stop: asyncio.Event) -> None:
-        watcher = self._made(name)
-        task = group.create_task(watcher.run(stop), name=f"watch.{name}")
-        self._running[name] = (watcher, task)
+    def _start(self, group: asyncio.TaskGroup, name: WatchName) -> None:
+        watcher, ending = self._made(name), asyncio.Event()
+        task = group.create_task(watcher.run(ending), name=f"watch.{name}")
+        self._running[name] = (watcher, task, ending)
         self._metrics.polls_from_here(name)
         self._show()
 
@@ -213,15 +213,27 @@ class Holder:
         alone = [one for one in self.watchers if self._leases is None and one.watch.name == name]
         return alone[0] if alone else self._watches[name]()
 
-    async def _end(self, name: WatchName) -> None:
-        """End its polling, at any moment: all that it saw is in the store, or seen again."""
-        found = self._running.pop(name, None)
-        self._show()
-        if found is not None:
-            found[1].cancel()
-            await asyncio.wait([found[1]])
+    async def _end(self, *names: WatchName, in_peace: bool = False) -> None:
+        """End their polling, at any moment: all that they saw is in the store, or seen again.
+
+        But for what was shown and is over by then; so where there is time, an
+        answer that is just coming in is recorded first.
+        """
+        ending = [self._running[name] for name in names if name in self._running]
+        for _, _, end in ending if in_peace else ():
+            end.set()
+        tasks = [task for _, task, _ in ending]
+        if in_peace and tasks:
+            await asyncio.wait(tasks, timeout=PEACE)
+        for name in names:
+            self._running.pop(name, None)
             if self._leases is not None:
                 self._metrics.polls_elsewhere(name)
+        self._show()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     def _show(self) -> None:
         if self._leases is not None:

@@ -278,10 +278,22 @@ async def test_a_target_with_something_in_it_is_left_alone(lived: str, store_url
     async with database.write() as connection:
         await connection.execute(sa.text("DROP TABLE invoices"))
     await database.close()
-    await (await Database.open(store_url)).close()
-    with pytest.raises(StoreUnusable, match="a store already; name an empty one"):
+    database = await Database.open(store_url)
+    await Store(database).watches.begin(WATCH, now=at(0))
+    await database.close()
+    with pytest.raises(StoreUnusable, match="a store already, with rows in watches; name an empty"):
         await copied(lived, store_url)
     assert not (await contents(store_url))["events"]
+
+
+async def test_a_target_that_was_only_made_is_filled(lived: str, store_url: str) -> None:
+    """As by batchwatch migrate: there is nothing in it that could be lost."""
+    await (await Database.open(store_url)).close()
+
+    _, job = await copied(lived, store_url)
+
+    assert job.rows["events"]
+    assert job.rows["events"] == len((await contents(store_url))["events"])
 
 
 async def test_a_source_that_a_daemon_uses_is_left_to_it(lived: str, store_url: str) -> None:

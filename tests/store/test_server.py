@@ -97,6 +97,14 @@ async def test_what_is_wrong_is_said_with_what_to_do(url: str, wrong: str) -> No
     assert str(right.password) not in str(error)
 
 
+async def test_what_urls_for_psql_have_is_taken(url: str) -> None:
+    """Those of hosted databases have some of it, and our driver knows nothing of it."""
+    of_psql = {"channel_binding": "prefer", "connect_timeout": "5", "keepalives": "1"}
+    of_psql |= {"gssencmode": "disable", "application_name": "mine", "sslrootcert": "system"}
+
+    assert await opening(sa.make_url(url).update_query_dict(of_psql)) is None
+
+
 async def test_without_its_driver_it_says_what_to_install(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
