@@ -17,17 +17,20 @@ from batchwatch.clock import Clock
 from batchwatch.domain.batch import BatchId, EndpointName, EventId, WatchName
 from batchwatch.domain.delivery import JITTER, Attempt, Failure, Settled, State
 from batchwatch.domain.event import Event
-from batchwatch.store import Database
+from batchwatch.store import Database, StoreError
+from batchwatch.store.errors import LeaseLost, StoreUnreachable
 from batchwatch.store.leases import Leases
 from batchwatch.store.notices import HeldBack, LookAt, Notice, Notices, Owed, Paused, PollNow
 from batchwatch.store.schema import deliveries, events
 from batchwatch.store.schema import replicas as roster
 from tests.store.conftest import HOOK, Store
-from tests.support.builders import at
+from tests.support.builders import a_recorder, a_sighting, at
 from tests.support.postgres import a_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
+
+    from batchwatch.domain.changes import Changes
 
     Sent = defaultdict[tuple[str, str], list[str]]
 
@@ -379,3 +382,68 @@ async def test_a_page_with_news_for_many_takes_a_bounded_number_of_locks(
         found = await connection.scalar(query)
 
     assert 1_024 == found
+
+
+async def test_a_claim_whose_events_cannot_be_read_is_claimed_again_soon(
+    replicas: list[Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read once it is committed, lest who freezes over them holds it unseen."""
+    first, second, _ = replicas
+    await named(replicas)
+    await put(first, an_event(0, 0))
+
+    def away(_: Database) -> None:
+        raise StoreUnreachable("away")
+
+    monkeypatch.setattr(Database, "read", away)
+    with pytest.raises(StoreUnreachable):
+        await first.outbox.claim(HOOK, limit=9)
+    monkeypatch.undo()
+
+    assert [("in_flight", "replica-0")] == await states(first)
+    assert 1 == await first.outbox.release()
+    assert 1 == len(await second.outbox.claim(HOOK, limit=9))
+
+
+async def test_a_watch_is_held_once_all_is_read_and_before_anything_is_written(
+    replicas: list[Store],
+) -> None:
+    """Who freezes while much comes in holds up nobody; who has lost it writes nothing."""
+    store = replicas[0]
+    watch = WatchName("default")
+    await store.watches.begin(watch, now=at(0))
+    steps: list[str] = []
+
+    async def lost(_connection: object, name: WatchName) -> None:
+        steps.append(f"hold {name}")
+        raise LeaseLost("another has it")
+
+    def decide(*_: object) -> Changes:
+        steps.append("decide")
+        return a_recorder().record({}, [a_sighting()], now=at(0))
+
+    store.database.guard = lost
+    for change in (store.batches.change, store.batches.follow):
+        with pytest.raises(LeaseLost):
+            await change(watch, {BatchId("bat-1")}, decide)
+
+    assert ["decide", "hold default"] * 2 == steps
+    assert [] == await store.views.batches()
+
+
+async def test_while_nothing_can_be_written_nothing_is_asked_for(replicas: list[Store]) -> None:
+    """What upstream shows then may never be shown again; the next sign of life ends it."""
+    store = replicas[0]
+    leases = (await named(replicas))[0]
+    store.database.failed = leases.doubt
+    watch = WatchName("default")
+    await leases.take([watch])
+    assert leases.holds(watch)
+
+    with pytest.raises(StoreError):
+        async with store.database.write() as connection:
+            await connection.execute(sa.text("SELECT 1/0"))
+    assert not leases.holds(watch)
+
+    await leases.beat()
+    assert leases.holds(watch)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from batchwatch.watching.watcher import Watcher
 
+ended_in_peace: set[WatchName] = set()
 ALL = ("w1", "w2", "w3", "w4", "w5", "w6")
 LONG = timedelta(hours=1)
 
@@ -35,6 +36,7 @@ def polling(name: WatchName) -> Callable[[], Watcher]:
 
     async def run(stop: asyncio.Event) -> None:
         await stop.wait()
+        ended_in_peace.add(name)
 
     def make() -> Watcher:
         watch = SimpleNamespace(name=name)
@@ -124,10 +126,13 @@ async def test_one_that_ends_leaves_all_to_the_others_at_once(fleet: Fleet) -> N
     first, second = await fleet.start("first", *ALL), await fleet.start("second", *ALL)
     await fleet.turns(2 * LOOK)
 
+    ended_in_peace.clear()
+    polled = set(first.polls)
     await fleet.stop(first)
     await fleet.turns(LOOK)
 
     assert ([], list(ALL)) == (first.polls, second.polls)
+    assert polled == ended_in_peace, "what is just coming in is recorded first"
 
 
 async def test_a_watch_that_only_one_knows_is_polled_by_that_one(fleet: Fleet) -> None:
