@@ -31,7 +31,7 @@ log = get_logger()
 
 FLUSH: Final = 3.0  # seconds at the end for what is not exported yet
 NAME: Final = "batchwatch"  # of the service, unless OTEL_SERVICE_NAME is set
-EXTRA: Final = "pip install 'batchwatch[otel]'"
+PACKAGES: Final = "pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
 TOLD_LIMIT: Final = 50  # different complaints of the SDK that are told
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -168,7 +168,7 @@ def trouble(environ: Mapping[str, str]) -> str | None:
         is_there = importlib.util.find_spec(_EXPORTER) is not None
     except ModuleNotFoundError:
         is_there = False
-    return None if is_there else f"they need the extra otel: {EXTRA}"
+    return None if is_there else f"they need packages that are missing: {PACKAGES}"
 
 
 @asynccontextmanager

@@ -114,6 +114,6 @@ def _ed25519() -> type[Ed25519PrivateKey]:
         from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415
     except ImportError:
         raise ExtraMissing(
-            "asymmetric keys need a package that is missing: pip install 'batchwatch[ed25519]'"
+            "asymmetric keys need a package that is missing: pip install cryptography"
         ) from None
     return ed25519.Ed25519PrivateKey

@@ -128,7 +128,7 @@ class SigningSecrets(Kind[tuple[SigningSecret, ...]]):
         except ImportError:
             raise Invalid(
                 "needs a package that is not installed",
-                fix="Install it with: pip install 'batchwatch[ed25519]'",
+                fix="Install it with: pip install cryptography",
             ) from None
         seed, public = half[: self._HALF], half[self._HALF :]
         private = ed25519.Ed25519PrivateKey.from_private_bytes(seed)

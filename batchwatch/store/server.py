@@ -58,9 +58,7 @@ _OF_LIBPQ: Final = (
     *("tcp_user_timeout", "sslcompression", "sslsni", "load_balance_hosts"),
 )
 
-_DRIVER_MISSING: Final = (
-    "a PostgreSQL store needs the driver asyncpg: pip install 'batchwatch[postgres]'"
-)
+_DRIVER_MISSING: Final = "a PostgreSQL store needs the driver asyncpg: pip install asyncpg"
 
 
 def place_of(url: sa.URL) -> str:

@@ -111,7 +111,7 @@ async def test_without_its_driver_it_says_what_to_install(
     """Not everybody needs it, so it is an extra."""
     monkeypatch.setitem(sys.modules, "asyncpg", None)
 
-    assert r"pip install 'batchwatch[postgres]'" in str(await opening(url))
+    assert "pip install asyncpg" in str(await opening(url))
 
 
 async def test_a_file_that_is_missing_is_said_with_the_variable_that_names_it(

@@ -197,7 +197,7 @@ def test_a_missing_package_is_told_with_the_extra_that_has_it(
     problem = the_problem(PRIVATE)
 
     assert problem.given.endswith("which needs a package that is not installed")
-    assert "Install it with: pip install 'batchwatch[ed25519]'" == problem.fix
+    assert "Install it with: pip install cryptography" == problem.fix
     assert [(NEW, None)] == read(NEW)
 
 

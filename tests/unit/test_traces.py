@@ -190,7 +190,8 @@ async def test_without_the_extra_it_is_said_how_to_get_it(
         async with opened(TO, version="1") as traces:
             assert not traces.is_on
 
-    assert ["they need the extra otel: pip install 'batchwatch[otel]'"] == [
+    packages = "opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
+    assert [f"they need packages that are missing: pip install {packages}"] == [
         one["reason"] for one in logs
     ]
 
