@@ -211,6 +211,10 @@ _BY_STATE: Final[tuple[tuple[str, type[StoreError], str], ...]] = (
     ("08", StoreUnreachable, "batchwatch goes on by itself when the server is there again"),
     ("40", StoreBusy, "two were in each other's way; batchwatch tries again by itself"),
 )
+_NO_TLS: Final = (
+    "the server has no TLS, which sslmode asks for: set ssl = on there, or another sslmode in "
+    "BATCHWATCH_DATABASE_URL or PGSSLMODE"
+)
 _AWAY: Final = "see that it runs, and that BATCHWATCH_DATABASE_URL names its host and port"
 
 
@@ -227,6 +231,8 @@ def explain(error: Exception, where: str) -> StoreError | None:
             f"{where}: no connection became free for {_CONNECT:.0f} s: it answers too slowly for "
             "what is asked of it; batchwatch tries again by itself"
         )
+    if "rejected SSL upgrade" in said:
+        return StoreUnusable(f"{where}: {_NO_TLS}")
     if isinstance(cause, TimeoutError):
         return StoreUnreachable(f"{where}: no answer in time: {_AWAY}")
     if isinstance(cause, ssl.SSLError) or isinstance(cause.__cause__, ValueError):

@@ -105,6 +105,26 @@ async def test_what_urls_for_psql_have_is_taken(url: str) -> None:
     assert await opening(sa.make_url(url).update_query_dict(of_psql)) is None
 
 
+async def test_a_server_without_tls_that_is_asked_for_it_is_said_to_have_none() -> None:
+    """Not that it may not run, or that the host may be wrong: it did answer."""
+    refused = asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(8)  # SSLRequest
+        writer.write(b"N")
+        writer.close()
+        await writer.wait_closed()
+        refused.set()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        error = await opening(f"postgresql+asyncpg://u@127.0.0.1:{port}/x?sslmode=require")
+        await refused.wait()
+
+    assert isinstance(error, StoreUnusable)
+    assert "the server has no TLS, which sslmode asks for" in str(error)
+
+
 async def test_without_its_driver_it_says_what_to_install(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
