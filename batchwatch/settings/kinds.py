@@ -93,6 +93,7 @@ class Duration(Kind[float]):
         )
         self.minimum = parse_duration(minimum)
         self.maximum = parse_duration(maximum)
+        self._unit = minimum.lstrip("0123456789.")
 
     def read(self, text: str) -> float:
         """Return seconds."""
@@ -100,7 +101,20 @@ class Duration(Kind[float]):
             seconds = parse_duration(text)
         except ValueError:
             raise Invalid from None
-        return _within(seconds, self.minimum, self.maximum, format_duration)
+        try:
+            return _within(seconds, self.minimum, self.maximum, format_duration)
+        except Invalid as invalid:
+            invalid.fix = self._guess(text, seconds)
+            raise
+
+    def _guess(self, text: str, seconds: float) -> str:
+        """Ask whether a plain number meant the unit of the least that is allowed."""
+        if seconds >= self.minimum or not text.isdecimal():
+            return ""
+        meant = f"{text}{self._unit}"
+        if not self.minimum <= parse_duration(meant) <= self.maximum:
+            return ""
+        return f"Did you mean {meant}? A plain number is seconds."
 
     def show(self, value: float) -> str:
         """Return it with its units."""
