@@ -72,11 +72,12 @@ class DatabaseUrl(Secret[str]):
 
     @property
     def shown(self) -> str:
-        """The URL without login and query, but for the hosts that stand in there."""
+        """The URL without driver, login and query, but for the hosts that stand in there."""
         if url := self._of_a_server():
             hosts = url["hosts"] or ",".join(_given(url, "host"))
             return f"postgresql://{'' if hosts.startswith('/') else hosts}/{url['name']}"
-        return without_login(self.get_secret_value().partition("?")[0])
+        scheme, separator, rest = self.get_secret_value().partition("?")[0].partition("://")
+        return without_login(f"{scheme.partition('+')[0]}{separator}{rest}")
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -278,7 +279,7 @@ class Database(Kind[DatabaseUrl]):
         scheme, _, rest = text.partition("://")
         driver = self._DRIVERS.get(scheme.lower())
         if driver is None:
-            raise Invalid
+            raise Invalid(fix=f"Did you mean sqlite:///{text}?" if _is_file(text) else "")
         if driver == "postgresql+asyncpg":
             return self._of_a_server(driver, rest)
         path = rest.removeprefix("/")
@@ -289,6 +290,16 @@ class Database(Kind[DatabaseUrl]):
         return DatabaseUrl(f"{driver}:///{path}")
 
     def _of_a_server(self, driver: str, rest: str) -> DatabaseUrl:
+        """Return it, or refuse it with a hint at what may have cut it in the wrong place."""
+        try:
+            return self._with_hosts(driver, rest)
+        except Invalid as invalid:
+            before, _, _ = rest.rpartition("@")
+            if "@" in before or "/" in before:
+                invalid.fix = "In user and password, percent-encode @ as %40, / as %2F, : as %3A."
+            raise
+
+    def _with_hosts(self, driver: str, rest: str) -> DatabaseUrl:
         """Return it with several hosts where SQLAlchemy takes them, too: behind the ?.
 
         Whatever that or the driver would stumble over is refused: their errors
@@ -324,11 +335,24 @@ class Database(Kind[DatabaseUrl]):
         return DatabaseUrl(f"{driver}://{login}{hosts}/{url['name']}{query}")
 
     def show_wrong(self, text: str) -> str:
-        """Return its scheme; where its password ends is anybody's guess."""
+        """Return its scheme; where its password ends is anybody's guess. A file has none."""
         scheme, separator, _ = text.partition("://")
-        return shown(f"{scheme}://…") if separator else super().show_wrong(text)
+        if separator:
+            return shown(f"{scheme}://…")
+        return shown(text) if _is_file(text) else super().show_wrong(text)
 
 
+def _is_file(text: str) -> bool:
+    """Whether it is the path of a file, and so no secret that was put into the wrong place."""
+    if shown(text) != repr(text):
+        return False
+    try:
+        return _FILE.fullmatch(text) is not None or Path(text).expanduser().is_file()
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
+_FILE: Final = re.compile(r"[\w~./ -]+\.(?:db|sqlite3?)")
 # What stands behind the scheme of a server's URL, and one of its hosts.
 _SERVER: Final = re.compile(
     r"(?:(?P<login>[^@/]*)@)?(?P<hosts>[^@/?#]*)/(?P<name>[^@/?#]+)(?:\?(?P<query>.*))?"

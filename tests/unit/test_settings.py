@@ -501,7 +501,8 @@ def test_the_database_is_a_file_in_the_data_folder() -> None:
     """Unless it is said to be elsewhere."""
     url = settings(DATA_DIR="/data").database_url
 
-    assert "sqlite+aiosqlite:////data/batchwatch.db" == url.get_secret_value() == url.shown
+    assert "sqlite+aiosqlite:////data/batchwatch.db" == url.get_secret_value()
+    assert "sqlite:////data/batchwatch.db" == url.shown
 
 
 def test_any_data_folder_makes_a_url_that_leads_there() -> None:
@@ -603,6 +604,41 @@ def test_a_server_that_cannot_be_meant_is_refused(text: str, said: str) -> None:
 
     assert f"'postgresql://…', with {said}" in problem.given
     assert "hunter2" not in str(problem)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://u:hunter2@2/2@h/db",
+        "postgresql://u:hunter2/2@h/db",
+        "postgresql://u:hunter2@2@h/db",
+        "postgresql://u:hunter2/2?@h/db",
+    ],
+)
+def test_a_password_that_cuts_its_url_is_to_be_percent_encoded(text: str) -> None:
+    """Whatever the rest was then taken for."""
+    problem = the_problem(DATABASE_URL=text)
+
+    assert "In user and password, percent-encode @ as %40, / as %2F, : as %3A." == problem.fix
+    assert "hunter2" not in str(problem)
+
+
+@pytest.mark.parametrize("path", ["/data/batchwatch.db", "old.sqlite", "~/b.db"])
+def test_the_plain_path_of_a_database_is_answered_with_its_url(path: str) -> None:
+    """It is shown, for it is no secret."""
+    problem = the_problem(DATABASE_URL=path)
+
+    assert (repr(path), f"Did you mean sqlite:///{path}?") == (problem.given, problem.fix)
+
+
+def test_a_file_that_is_there_is_no_secret_whatever_it_is_called(tmp_path: Path) -> None:
+    """Anything else that is no URL may be one, and is not shown."""
+    path = tmp_path / "store"
+    secret = the_problem(DATABASE_URL=str(path))
+    path.touch()
+
+    assert f"Did you mean sqlite:///{path}?" == the_problem(DATABASE_URL=str(path)).fix
+    assert f"hidden ({len(str(path))} characters)" == secret.given
 
 
 _PIECES = (
@@ -718,6 +754,16 @@ def test_a_value_out_of_bounds_is_told_as_it_was_given(name: str, text: str, giv
     problem = the_problem(**{"ENDPOINTS__WEB__URL": "https://a.example", name: text})
 
     assert (f"BATCHWATCH_{name}", given) == (problem.name, problem.given)
+
+
+def test_a_plain_number_below_the_least_is_asked_about_with_a_unit() -> None:
+    """``90`` of what is kept for days is no 90 seconds; where no unit helps, none is named."""
+    days = the_problem(RETENTION="90")
+
+    assert "'90', which is less than 2d" == days.given
+    assert "Did you mean 90d? A plain number is seconds." == days.fix
+    assert "Did you mean" not in the_problem(RETENTION="1").fix
+    assert "Did you mean" not in the_problem(RETENTION="90s").fix
 
 
 # ------------------------------------------------------------------------------ as a whole

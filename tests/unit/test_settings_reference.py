@@ -171,7 +171,7 @@ def test_each_setting_is_listed_with_its_origin(tmp_path: Path) -> None:
         "poll_interval = 15s (default)",
         "listen = 127.0.0.1:8080 (default)",
         "data_dir = /data (BATCHWATCH_DATA_DIR)",
-        "database_url = sqlite+aiosqlite:////data/batchwatch.db (default)",
+        "database_url = sqlite:////data/batchwatch.db (default)",
         f"lookback = 2h ({file}, line 1)",
         "api_token = not set (default)",
         "watches.eu.api_key = hidden (LLAMA_PARSE_API_KEY)",
