@@ -267,7 +267,7 @@ def _makers(  # noqa: PLR0913  # all that a watch takes
                 session=session,
                 clock=clock,
                 on_request=_counter(metrics, name, dispatcher),
-                may_ask=partial(leases.holds, WatchName(name)) if leases else None,
+                permit=partial(leases.check, WatchName(name)) if leases else None,
                 traces=traces,
             ),
             store=store,

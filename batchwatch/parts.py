@@ -149,7 +149,7 @@ def cloud_of(  # noqa: PLR0913  # what a daemon adds to the settings
     session: aiohttp.ClientSession,
     clock: Clock,
     on_request: Callable[[RequestReport], None] | None = None,
-    may_ask: Callable[[], bool] | None = None,
+    permit: Callable[[], None] | None = None,
     traces: Traces = OFF,
 ) -> LlamaCloud:
     """The upstream API as one watch may use it. Raises ValueError for a base URL that is none."""
@@ -167,7 +167,7 @@ def cloud_of(  # noqa: PLR0913  # what a daemon adds to the settings
             source_directory_id=settings.source_directory_id,
         ),
         on_request=on_request,
-        may_ask=may_ask,
+        permit=permit,
         traces=traces,
     )
 

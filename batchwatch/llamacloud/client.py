@@ -79,8 +79,8 @@ class LlamaCloud:
     """The upstream API behind one key.
 
     ``key_source`` is the variable that the key came from; errors name it.
-    ``on_request`` hears of every try, the failed ones included; nothing is
-    sent unless ``may_ask`` says so at that moment. Every question raises
+    ``on_request`` hears of every try, the failed ones included; ``permit`` is
+    called before each, and raises what forbids it. Every question raises
     :class:`CloudError`, after a few tries where those make sense.
     """
 
@@ -95,7 +95,7 @@ class LlamaCloud:
         clock: Clock,
         scope: Scope = Scope(),
         on_request: Callable[[RequestReport], None] | None = None,
-        may_ask: Callable[[], bool] | None = None,
+        permit: Callable[[], None] | None = None,
         limits: Limits = LIMITS,
         traces: Traces = OFF,
     ) -> None:
@@ -110,7 +110,7 @@ class LlamaCloud:
             traces=traces,
         )
         self._transport.on_request = on_request
-        self._transport.may_ask = may_ask
+        self._transport.permit = permit
         self.traces = traces  # for whoever asks, to tell what for
         self.budget = budget
         self._clock = clock

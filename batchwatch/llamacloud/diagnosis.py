@@ -13,7 +13,6 @@ from batchwatch.llamacloud.errors import (
     CloudError,
     Denied,
     Garbled,
-    Lapsed,
     NotFound,
     PaymentRequired,
     RateLimited,
@@ -197,17 +196,6 @@ def held_back(asked: Asked, seconds: float) -> RateLimited:
         "(BATCHWATCH_POLL_INTERVAL), or see who else uses the key.",
         status=429,
         retry_after=seconds,
-    )
-
-
-def lapsed(asked: Asked) -> Lapsed:
-    """The error for a request that was not sent, because its watch may be another replica's."""
-    return Lapsed(
-        "not sent: the database takes nothing at present, or this replica was away for so long "
-        "that another may poll the watch by now",
-        where=asked.where,
-        what_to_do="batchwatch goes on by itself. If this is frequent, see why the process or its "
-        "database stands still.",
     )
 
 

@@ -8,7 +8,6 @@ CloudError
 ├── RateLimited       429, or we still hold back because of one
 ├── Rejected          any other 4xx: what we asked was not understood
 ├── Unaskable         no request can name this batch, so none was sent
-├── Lapsed            another replica may poll the watch by now, so nothing was sent
 ├── ServerFault       5xx
 ├── Garbled           an answer that is not what the API documents, or too large to read
 ├── Redirected        3xx: never followed, because the key would go along
@@ -98,12 +97,6 @@ class Unaskable(CloudError):
     kind = "unaskable"
 
 
-class Lapsed(CloudError):
-    """The right to poll the watch has ended; nothing was sent."""
-
-    kind = "lapsed"
-
-
 class ServerFault(CloudError):
     """A fault on upstream's side."""
 
@@ -140,4 +133,4 @@ def is_systemic(error: CloudError) -> bool:
         return not error.connected
     if isinstance(error, ServerFault):
         return error.retry_after is not None
-    return isinstance(error, (Denied, Lapsed, PaymentRequired, RateLimited, Redirected))
+    return isinstance(error, (Denied, PaymentRequired, RateLimited, Redirected))

@@ -114,7 +114,7 @@ class Transport:
         # By operation: memory holds one large body of each, however many are asked for at once.
         self._large: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(1))
         self.on_request: Callable[[RequestReport], None] | None = None  # hears of every try
-        self.may_ask: Callable[[], bool] | None = None  # asked before every try
+        self.permit: Callable[[], None] | None = None  # before every try; raises what forbids it
         self.requests = 0  # sent so far, retries included
 
     async def get(self, question: Question[T]) -> Answer[T]:
@@ -162,11 +162,11 @@ class Transport:
         try:
             await self._budget.acquire(priority)
         except HeldBack as pause:
-            error: CloudError = diagnosis.held_back(asked, pause.seconds)
+            error = diagnosis.held_back(asked, pause.seconds)
         else:
-            if self.may_ask is None or self.may_ask():
-                return
-            error = diagnosis.lapsed(asked)
+            if self.permit is not None:
+                self.permit()
+            return
         raise error
 
     async def _told(

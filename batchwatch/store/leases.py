@@ -205,6 +205,14 @@ class Leases(Replicas):
         is_held = self._clock.monotonic() < self._held_until.get(watch, -math.inf)
         return is_held and not self._is_doubted
 
+    def check(self, watch: WatchName) -> None:
+        """Raise LeaseLost unless this replica :meth:`holds` the watch."""
+        if not self.holds(watch):
+            raise LeaseLost(
+                f"watch {watch}: the database takes nothing at present, or this replica was away "
+                "for so long that another may hold it; nothing was asked"
+            )
+
     def doubt(self) -> None:
         """The database did not take what was written: find out at once whether it does."""
         self._is_doubted = True

@@ -151,10 +151,15 @@ async def test_replicas_lose_nothing_whatever_befalls_them(
         assert all(status in rest for status in statuses), "in the order in which they were"
         assert truth[batch_id][-1] == statuses[-1]
     facts = {
-        (one.batch_id, one.event["type"], one.event["data"].get("transition")): one.id
+        (
+            one.event["data"].get("batch", {}).get("id"),
+            one.event["type"],
+            one.event["data"].get("transition"),
+        ): one.id
         for one in receiver.received
     }
     assert len(facts) == len({one.id for one in receiver.received}), "one id for each fact"
+    assert {"batch"} == {one.event["type"].split(".")[0] for one in receiver.received}, "no alarm"
 
     assert max(takeovers) < LIFE.total_seconds() + TOLERANCE
     assert handed_over < TOLERANCE
