@@ -66,6 +66,7 @@ log = get_logger()
 FIRST_PASSES_APART: Final = 0.1  # seconds
 SERVER_STARTS: Final = 60.0  # seconds that one may take, at our own start
 LOOK: Final = 1.0  # seconds between two tries
+HAND_OVER: Final = 4.0  # seconds for what is just coming in, and to give back what is held
 THREADS: Final = 8  # besides two for each host; they are made when they are needed
 
 
@@ -180,8 +181,9 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
         gc.freeze()  # what is there stays; to search it again and again is a tenth of all work
         async with asyncio.TaskGroup() as group:
             holding = group.create_task(holder.run(stop), name="hold")
-            heard = partial(_hear, store.outbox, holder, dispatcher)
-            sharing = leases and group.create_task(leases.run(heard), name="replicas")
+            sharing = leases and group.create_task(
+                leases.run(partial(_hear, store.outbox, holder, dispatcher)), name="replicas"
+            )
             delivering = group.create_task(dispatcher.run(), name="deliver")
             # Imported once the first poll is on its way: APScheduler takes a while.
             from batchwatch.upkeep import Upkeep  # noqa: PLC0415
@@ -210,8 +212,9 @@ async def run(settings: Settings, *, stop: asyncio.Event, clock: Clock) -> None:
                 for task in minding:
                     task.cancel()
             log.info("daemon.stopping", grace_s=settings.shutdown_grace)
-            holding.cancel()  # at any moment: all that was seen is in the store, or seen again
             dispatcher.stop()
+            await asyncio.wait([holding], timeout=HAND_OVER)
+            holding.cancel()  # at any moment: all that was seen is in the store, or seen again
             done, _ = await asyncio.wait([delivering], timeout=settings.shutdown_grace)
             if not done:
                 log.warning("deliveries.interrupted", grace_s=settings.shutdown_grace)
