@@ -13,7 +13,7 @@ from batchwatch.store.leases import RENEWALS
 from batchwatch.store.notices import LookAt, PollNow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from batchwatch.clock import Clock
     from batchwatch.domain.batch import BatchId, WatchName
@@ -81,7 +81,7 @@ class Holder:
             finally:
                 await self._end(*self._running, in_peace=True)
                 if self._leases is not None:
-                    await self._retire(self._leases)
+                    await self._give_back(list(self._held), self._leases.retire())
 
     def want(self, name: WatchName, batch_id: BatchId, claims: Status | None) -> None:
         """Have a batch looked at, of which a hint came: here, or where its watch is polled."""
@@ -131,7 +131,7 @@ class Holder:
         counted = [name for name in self._held if name not in self._unwanted]
         if spare := counted[share:]:
             await self._end(*spare, in_peace=True)
-            await self._give_back(leases, spare)
+            await self._give_back(spare, leases.give_back(spare))
             self._free_since = {}  # whoever is to have them has all the time for it
         elif names := await self._free(leases, share - len(counted)):
             await self._take(group, leases, [*self._held, *names])
@@ -182,21 +182,11 @@ class Holder:
             await self._end(*self._held)
             self._held.clear()
 
-    async def _retire(self, leases: Leases) -> None:
-        names = list(self._held)
-        self._held.clear()
-        try:
-            await leases.retire()
-        except StoreError as error:
-            log.warning("leases.kept", watches=names, reason=str(error))  # they end by themselves
-        else:
-            log.info("watch.given_back", watches=names)
-
-    async def _give_back(self, leases: Leases, names: list[WatchName]) -> None:
+    async def _give_back(self, names: list[WatchName], giving: Awaitable[None]) -> None:
         for name in names:
             self._held.pop(name, None)
         try:
-            await leases.give_back(names)
+            await giving
         except StoreError as error:
             log.warning("leases.kept", watches=names, reason=str(error))  # they end by themselves
         else:
