@@ -18,7 +18,16 @@ STOP_LIMIT: Final = 5.0  # seconds until it is killed
 
 @asynccontextmanager
 async def started(module: str, *arguments: str) -> AsyncIterator[str]:
-    """Run ``module`` in a process of its own; gives the URL at which it listens.
+    """Run ``module`` in a process of its own; gives the URL at which it listens."""
+    async with child(module, *arguments) as (_, url):
+        yield url
+
+
+@asynccontextmanager
+async def child(
+    module: str, *arguments: str
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """Run ``module`` in a process of its own; gives it, and the line by which it is ready.
 
     It lives as long as its stdin is open, so it does not outlive this process
     however that ends.
@@ -36,10 +45,10 @@ async def started(module: str, *arguments: str) -> AsyncIterator[str]:
     assert process.stdout is not None
     try:
         async with asyncio.timeout(START_LIMIT):
-            url = (await process.stdout.readline()).decode().strip()
-        if not url:
+            said = (await process.stdout.readline()).decode().strip()
+        if not said:
             raise RuntimeError(f"{module} did not start")
-        yield url
+        yield process, said
     finally:
         process.stdin.close()
         try:

@@ -20,7 +20,7 @@ import msgspec
 from batchwatch import log
 from batchwatch.deliver.sender import new_session
 from batchwatch.deliver.signing import key_of
-from benchmarks.child import ROOT, START_LIMIT
+from benchmarks.child import child
 from benchmarks.pipe import SECRET, dispatcher_of, open_store, webhook_at
 
 if TYPE_CHECKING:
@@ -58,27 +58,10 @@ class Replica:
 @asynccontextmanager
 async def replica(store: str, receiver: str) -> AsyncIterator[Replica]:
     """One that is ready to begin; it goes with this process however that ends."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "benchmarks.replica",
-        store,
-        receiver,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        cwd=ROOT,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(START_LIMIT):
-            said = (await process.stdout.readline()).decode().strip()
+    async with child("benchmarks.replica", store, receiver) as (process, said):
         if said != READY:
             raise RuntimeError("a replica did not start")
         yield Replica(process)
-    finally:
-        process.stdin.close()
-        await process.wait()
 
 
 async def main(store_url: str, receiver: str) -> None:
